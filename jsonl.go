@@ -1,0 +1,804 @@
+package mailtrapwebhook
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"strings"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
+)
+
+// Format is one of the two payload formats that a webhook can be set to. The zero Format is neither.
+type Format int
+
+const (
+	FormatJSON      Format = iota + 1 // an object with an events array
+	FormatJSONLines                   // an event object a line
+)
+
+// String returns "JSON", "JSON Lines" or "unknown".
+func (f Format) String() string {
+	switch f {
+	case FormatJSON:
+		return "JSON"
+	case FormatJSONLines:
+		return "JSON Lines"
+	}
+	return "unknown"
+}
+
+// A DecodeError says what is wrong with a body and where. Its text quotes nothing of the body.
+type DecodeError struct {
+	Offset int64 // of the byte at fault, from 0
+	Line   int   // that it is on, from 1
+	Err    error
+}
+
+func (e *DecodeError) Error() string {
+	return fmt.Sprintf("mailtrapwebhook: line %d, offset %d: %v", e.Line, e.Offset, e.Err)
+}
+
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// What makes an event unknown or ends a body, besides faults of the JSON and unreadable fields.
+const (
+	errEmpty     reason = "the body is empty: has something read it before?"
+	errNoBody    reason = "the body is neither a JSON object nor an array, nor JSON Lines"
+	errNoObject  reason = "the element is not an object"
+	errTooLarge  reason = "the event is over MaxEventBytes"
+	errUnsettled reason = "the JSON cannot be read"
+)
+
+// Parse decodes a body of either format, told apart by its content. It does not verify the signature: [Handler] and
+// [Verifier.Parse] do.
+//
+// What is JSON but cannot be read as an event, and a line of JSON Lines that is not JSON, is an [*UnknownEvent] among
+// the others. Only if the body as a whole is broken, such as cut off, is there an error, a [*DecodeError]; the events
+// before the fault are then returned with it. An empty body is an error, an empty list of events is not.
+//
+// The strings of the events are parts of one copy of the body: Clone an event to keep it for long.
+func Parse(body []byte) ([]Event, error) {
+	events, _, err := parse(body, math.MaxInt)
+	return events, err
+}
+
+var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents")
+
+// parse is Parse with a limit on the number of events, beyond which it returns errTooManyEvents.
+func parse(body []byte, maxEvents int) (events []Event, format Format, err error) {
+	d := decoderOf(body)
+	events = make([]Event, 0, min(len(body)/256+1, 512))
+	for {
+		ev, err := d.Decode()
+		switch {
+		case err == io.EOF:
+			return events, d.format, nil
+		case err != nil:
+			return events, d.format, err
+		case len(events) == maxEvents:
+			return nil, d.format, errTooManyEvents
+		}
+		events = append(events, ev)
+	}
+}
+
+// parseOne decodes a text that is one event and nothing else.
+func parseOne(text []byte) (Event, error) {
+	d := decoderOf(text)
+	if _, ok := d.peek(); !ok {
+		return nil, d.errorAt(d.pos, errEmpty)
+	}
+	ev, err := d.value()
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := d.peek(); ok {
+		return nil, d.errorAt(d.pos, jsonscan.TrailingBytes)
+	}
+	return ev, nil
+}
+
+// A Decoder reads the events of a body of either format from a stream. Its memory does not grow with the stream, and
+// each event is out as soon as it is whole.
+//
+// It is for files and other trusted input. What comes from the network must not be looked at before its last byte has
+// been verified: see [Verifier.VerifyRequest].
+//
+// The strings of events that were read at once are parts of one string: Clone an event to keep it for long.
+type Decoder struct {
+	// MaxEventBytes is the most that the text of one event may have. A larger one is passed over and becomes an
+	// [*UnknownEvent] without its text. 0 means 1 MiB. It must not be changed after the first Decode.
+	MaxEventBytes int
+
+	// The input. What has been read and is still needed is in buf; text is the same as a string, made when events are
+	// to be read from it, of which their strings are parts. An index is good for both.
+	src    io.Reader // nil: buf is all there is
+	srcErr error     // why src gives no more
+	buf    []byte
+	text   string
+	pos    int   // of the next byte
+	keep   int   // of the first byte that must stay in buf, where held
+	held   bool  // keep counts; else it is pos
+	base   int64 // offset of buf[0] in the body
+	lines  int   // newlines before buf[marked]
+	marked int
+
+	// Where in the body it is: what to do next. A step returns an event, an error, or neither to go on.
+	step    func(*Decoder) (Event, error)
+	err     error // the one that ended it
+	format  Format
+	outer   int      // containers around the elements of the array
+	inArray bool     // an element of the array has been seen
+	first   int      // line on which the body begins
+	sub     *Decoder // of the line that is an envelope
+
+	r       reader
+	machine jsonscan.Machine
+	slab    []SendingWebhookEvent // made in one go, to be handed out
+}
+
+// NewDecoder returns a [Decoder] that reads from r. It may read beyond the end of the last event.
+func NewDecoder(r io.Reader) *Decoder { return &Decoder{src: r} }
+
+// decoderOf returns a Decoder that has the body at hand. It does not write to body or keep it in events.
+func decoderOf(body []byte) *Decoder { return &Decoder{buf: body, text: string(body)} }
+
+// Decode returns the next event, or [io.EOF] after the last. There is never an event with an error. The error of a body
+// that is broken is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned again
+// by every further call.
+func (d *Decoder) Decode() (Event, error) {
+	if d.step == nil {
+		d.step = (*Decoder).start
+	}
+	for d.err == nil {
+		ev, err := d.step(d)
+		if ev != nil {
+			return ev, nil
+		}
+		d.err = err
+	}
+	return nil, d.err
+}
+
+// Events returns the events that are still to come, with a nil error, and at last, unless that is [io.EOF], the error
+// that ended the decoding, with a nil event. It can be ranged over once.
+func (d *Decoder) Events() iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		for {
+			ev, err := d.Decode()
+			if err == io.EOF || !yield(ev, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Format returns the format of the body as far as it has been read, 0 as long as that cannot be told. It is told when
+// the first event is out. A body that goes on in lines after an envelope on its first line changes from [FormatJSON] to
+// [FormatJSONLines] there.
+func (d *Decoder) Format() Format { return d.format }
+
+// # Steps
+
+var byteOrderMark = []byte("\uFEFF")
+
+func (d *Decoder) start() (Event, error) {
+	for len(d.buf) < len(byteOrderMark) && bytes.HasPrefix(byteOrderMark, d.buf) && d.read() {
+	}
+	if bytes.HasPrefix(d.buf, byteOrderMark) {
+		d.pos = len(byteOrderMark)
+	}
+	c, ok := d.peek()
+	if !ok {
+		return nil, d.endError(d.pos, errEmpty)
+	}
+	d.first = d.lineAt(d.pos)
+	switch c {
+	case '[':
+		d.pos++
+		d.enterArray(1)
+	case '{':
+		d.step = (*Decoder).firstObject
+	default:
+		d.hold(d.pos)
+		return nil, d.unlessLines(d.errorAt(d.pos, errNoBody))
+	}
+	return nil, nil
+}
+
+// firstObject finds out what the object is that the body begins with: an envelope, the first of JSON Lines, or an event
+// that is alone. Until then it is held, as far as an event may be long.
+func (d *Decoder) firstObject() (Event, error) {
+	d.hold(d.pos)
+	d.pos++
+	envelope, err := d.members(true)
+	switch {
+	case err != nil:
+		return nil, d.unlessLines(err)
+	case envelope:
+		d.release()
+		d.enterArray(2)
+		return nil, nil
+	}
+	whole := d.release()
+	if d.lineAt(d.pos) == d.first {
+		d.format = FormatJSONLines
+		d.step = (*Decoder).line
+		if whole {
+			d.pos = d.keep
+			return nil, nil
+		}
+		ev := d.unknown("", errTooLarge, d.pos)
+		d.pos, _, err = d.lineEnd()
+		return ev, err
+	}
+	d.format = FormatJSON
+	d.step = (*Decoder).tail
+	if !whole {
+		return d.unknown("", errTooLarge, d.pos), nil
+	}
+	d.pos = d.keep
+	return d.value()
+}
+
+// members passes over the members of the outermost object, up to and into the next events array or, where there is no
+// more of these, to the object's end.
+func (d *Decoder) members(first bool) (array bool, err error) {
+	for ; ; first = false {
+		c, ok := d.peek()
+		switch {
+		case !ok:
+			return false, d.endError(d.pos, jsonscan.CutOff)
+		case c == '}':
+			d.pos++
+			return false, nil
+		case !first && c != ',':
+			return false, d.errorAt(d.pos, jsonscan.MissingComma)
+		case !first:
+			d.pos++
+			c, ok = d.peek()
+		}
+		if ok && c != '"' {
+			return false, d.errorAt(d.pos, jsonscan.BadKey)
+		}
+		isEvents, err := d.eventsKey()
+		if err != nil {
+			return false, err
+		}
+		switch c, ok = d.peek(); {
+		case !ok:
+			return false, d.endError(d.pos, jsonscan.CutOff)
+		case c != ':':
+			return false, d.errorAt(d.pos, jsonscan.MissingColon)
+		}
+		d.pos++
+		if c, _ = d.peek(); isEvents && c == '[' {
+			d.pos++
+			return true, nil
+		}
+		if d.pos, _, err = d.frame(1, false); err != nil {
+			return false, err
+		}
+	}
+}
+
+// eventsKey passes over an object key and reports whether it is "events".
+func (d *Decoder) eventsKey() (bool, error) {
+	end, whole, err := d.frame(1, true)
+	if err != nil {
+		return false, err
+	}
+	literal := d.buf[d.pos:end]
+	d.pos = end
+	if !whole || len(literal) > len(`"events"`)*len(`\u0065`) {
+		return false, nil
+	}
+	var s jsonscan.Scanner
+	s.Reset(string(literal), 0, 0)
+	return s.String() == "events", nil
+}
+
+func (d *Decoder) enterArray(outer int) {
+	d.format = FormatJSON
+	d.outer = outer
+	d.inArray = false
+	d.step = (*Decoder).element
+}
+
+func (d *Decoder) element() (Event, error) {
+	c, ok := d.peek()
+	switch {
+	case !ok:
+		return nil, d.endError(d.pos, jsonscan.CutOff)
+	case c == ']':
+		d.pos++
+		d.step = (*Decoder).tail
+		if d.outer == 2 {
+			d.step = (*Decoder).envelope
+		}
+		return nil, nil
+	case d.inArray && c != ',':
+		return nil, d.errorAt(d.pos, jsonscan.MissingComma)
+	case d.inArray:
+		d.pos++
+		d.peek()
+	}
+	d.inArray = true
+	return d.value()
+}
+
+// envelope goes on after an events array.
+func (d *Decoder) envelope() (Event, error) {
+	array, err := d.members(false)
+	if err != nil {
+		return nil, err
+	}
+	if array {
+		d.enterArray(2)
+		return nil, nil
+	}
+	d.step = (*Decoder).tail
+	if d.lineAt(d.pos) == d.first {
+		d.step = (*Decoder).afterEnvelope
+	}
+	return nil, nil
+}
+
+// afterEnvelope goes on after an envelope that has the first line to itself, which may be the first of JSON Lines.
+func (d *Decoder) afterEnvelope() (Event, error) {
+	d.step = (*Decoder).tail
+	if _, ok := d.peek(); ok && d.lineAt(d.pos) > d.first {
+		d.hold(d.pos)
+		return nil, d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
+	}
+	return nil, nil
+}
+
+// tail is what follows the JSON: nothing.
+func (d *Decoder) tail() (Event, error) {
+	if _, ok := d.peek(); ok {
+		return nil, d.errorAt(d.pos, jsonscan.TrailingBytes)
+	}
+	return nil, d.endError(d.pos, io.EOF)
+}
+
+func (d *Decoder) line() (Event, error) {
+	if d.sub != nil {
+		if ev, err := d.sub.Decode(); err == nil {
+			return ev, nil
+		}
+		d.sub = nil // at its end: the line was found to be JSON
+	}
+	if _, ok := d.peek(); !ok {
+		return nil, d.endError(d.pos, io.EOF)
+	}
+	end, whole, err := d.lineEnd()
+	if err != nil {
+		return nil, err
+	}
+	start := d.pos
+	d.pos = end
+	if !whole {
+		return d.unknown("", errTooLarge, end), nil
+	}
+	return d.lineEvent(start, end), nil
+}
+
+// lineEvent returns the event on a line that is whole, or the first one of an envelope, or none of one that is empty.
+func (d *Decoder) lineEvent(start, end int) Event {
+	d.mirror()
+	line := strings.TrimRight(d.text[start:end], " \t\r")
+	end = start + len(line)
+	if ev, stop := d.object(d.text[:end], start, 0, true); stop == end {
+		if ev != nil {
+			return ev
+		}
+		d.sub = &Decoder{buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1}
+		return nil
+	}
+	d.machine.Reset(0)
+	at := start + jsonscan.Feed(&d.machine, line)
+	switch fault := d.machine.End(); {
+	case fault != "":
+		return d.unknown(line, fault, at)
+	case at < end:
+		return d.unknown(line, jsonscan.TrailingBytes, at)
+	}
+	return d.unknown(line, errNoObject, start)
+}
+
+// lineEnd returns the index of the end of the line that pos is on, and whether all of it is there; if it is too long,
+// what has been passed over is dropped.
+func (d *Decoder) lineEnd() (end int, whole bool, err error) {
+	whole = true
+	for i := d.pos; ; {
+		if n := bytes.IndexByte(d.buf[i:], '\n'); n >= 0 {
+			end = i + n
+			return end, whole && end-d.pos <= d.maxEventBytes(), nil
+		}
+		i = len(d.buf)
+		if i-d.pos > d.maxEventBytes() {
+			whole = false
+			d.pos = i
+		}
+		base := d.base
+		if !d.read() {
+			return len(d.buf), whole, d.readError()
+		}
+		i -= int(d.base - base)
+	}
+}
+
+// unlessLines returns err, which says what is wrong with a body's first line, unless the body turns out to be JSON Lines
+// with that line broken. That is the case if a later line is an object; an envelope or array that is broken is not
+// looked through for one.
+func (d *Decoder) unlessLines(err error) error {
+	if d.readError() != nil || !d.held {
+		return err
+	}
+	first := d.format == 0 // the line held is that one; else it is a later one
+	d.pos = d.keep
+	d.discard() // so that no index moves from here on
+	for start := d.pos; start-d.pos <= d.maxEventBytes(); {
+		end, ok := d.newline(start)
+		if !ok {
+			break
+		}
+		if d.isObject(d.buf[start:end]) && !(first && start == d.pos) {
+			d.release()
+			d.format = FormatJSONLines
+			d.step = (*Decoder).line
+			return nil
+		}
+		if start = end + 1; start > len(d.buf) {
+			break
+		}
+	}
+	if readErr := d.readError(); readErr != nil {
+		return readErr
+	}
+	return err
+}
+
+// newline returns the index of the end of the line that begins at start. It reports false if that is too far away.
+func (d *Decoder) newline(start int) (end int, ok bool) {
+	for i := start; ; {
+		if n := bytes.IndexByte(d.buf[i:], '\n'); n >= 0 {
+			return i + n, true
+		}
+		i = len(d.buf)
+		if i-start > d.maxEventBytes() {
+			return 0, false
+		}
+		if !d.read() {
+			return i, true
+		}
+	}
+}
+
+// isObject reports whether a line is one JSON object.
+func (d *Decoder) isObject(line []byte) bool {
+	line = bytes.Trim(line, " \t\r")
+	if !bytes.HasPrefix(line, []byte("{")) {
+		return false
+	}
+	d.machine.Reset(0)
+	return jsonscan.Feed(&d.machine, line) == len(line) && d.machine.Done()
+}
+
+// # Values
+
+// value returns the event that begins at pos, where something stands that is meant to be a value.
+func (d *Decoder) value() (Event, error) {
+	if ev := d.valueAtHand(); ev != nil {
+		return ev, nil
+	}
+	// It is not all there, or not JSON, or no object.
+	end, whole, err := d.frame(d.outer, true)
+	if err != nil {
+		return nil, err
+	}
+	if !whole {
+		at := d.pos
+		d.pos = end
+		return d.unknown("", errTooLarge, at), nil
+	}
+	if ev := d.valueAtHand(); ev != nil {
+		return ev, nil
+	}
+	d.mirror()
+	start := d.pos
+	d.pos = end
+	if d.text[start] == '{' {
+		return nil, d.errorAt(start, errUnsettled)
+	}
+	return d.unknown(d.text[start:end], errNoObject, start), nil
+}
+
+// valueAtHand returns the event that begins at pos if it is an object and all there.
+func (d *Decoder) valueAtHand() Event {
+	if d.pos >= len(d.buf) || d.buf[d.pos] != '{' {
+		return nil
+	}
+	d.mirror()
+	start := d.pos
+	ev, end := d.object(d.text, start, d.outer, false)
+	if ev == nil {
+		return nil
+	}
+	d.pos = end
+	if end-start > d.maxEventBytes() {
+		return d.unknown("", errTooLarge, start)
+	}
+	return ev
+}
+
+// object reads the event object at start of text and returns it with the index of its end; 0 if the text is not an
+// object or cut off. It returns no event for an envelope, where that is wanted.
+func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev Event, end int) {
+	r := &d.r
+	r.path, r.again, r.wantEnvelope, r.envelope, r.bad = "", false, wantEnvelope, false, ""
+	r.Reset(text, start, outer)
+	r.Enter()
+	var name string
+	if r.member() && r.key == "event" && r.Peek() == '"' { // as Mailtrap has it
+		name = r.String()
+		ev = d.fields(name)
+	}
+	if !r.Failed() && (ev == nil || r.again) {
+		name = r.lastEvent(text, start, outer)
+		unnamed := r.bad
+		r.Reset(text, start, outer)
+		r.Enter()
+		ev = d.fields(name)
+		if unnamed != "" {
+			r.bad = unnamed
+		}
+	}
+	if r.Failed() {
+		return nil, 0
+	}
+	end = r.Pos()
+	raw := text[start:end]
+	if r.envelope {
+		return nil, end
+	}
+	if r.bad != "" {
+		return &UnknownEvent{Event: name, Raw: raw, Err: d.errorAt(r.badAt, r.bad)}, end
+	}
+	switch e := ev.(type) {
+	case *SendingWebhookEvent:
+		e.Raw = raw
+	case *ActivityLogWebhookEvent:
+		e.Raw = raw
+	case *InboundWebhookEvent:
+		e.Raw = raw
+	case *UnknownEvent:
+		e.Raw = raw
+		if name == "" {
+			e.Err = d.errorAt(start, errNoName)
+		}
+	}
+	return ev, end
+}
+
+// lastEvent returns the value of the last "event" member of the object at start.
+func (r *reader) lastEvent(text string, start, outer int) (name string) {
+	r.Reset(text, start, outer)
+	r.Enter()
+	r.bad = ""
+	for r.member() {
+		if r.key == "event" {
+			r.bad = ""
+			r.str(&name)
+		} else {
+			r.Skip()
+		}
+	}
+	return name
+}
+
+// fields returns an event of the kind of that name, with what the reader still finds in the object.
+func (d *Decoder) fields(name string) Event {
+	switch kind, name := kindOf(name); kind {
+	case kindSending:
+		e := d.newSendingWebhookEvent()
+		e.Event = EventType(name)
+		e.read(&d.r)
+		return e
+	case kindActivityLog:
+		e := &ActivityLogWebhookEvent{Event: name}
+		e.read(&d.r)
+		return e
+	case kindInbound:
+		e := &InboundWebhookEvent{Event: name}
+		e.read(&d.r)
+		return e
+	}
+	for d.r.member() {
+		if d.r.key == "event" {
+			d.r.again = true
+		}
+		d.r.Skip()
+	}
+	return &UnknownEvent{Event: name}
+}
+
+// newSendingWebhookEvent takes an event from the slab, which is as large as the events at hand, at 512 bytes each, are
+// many.
+func (d *Decoder) newSendingWebhookEvent() *SendingWebhookEvent {
+	if len(d.slab) == 0 {
+		d.slab = make([]SendingWebhookEvent, min((len(d.text)-d.pos)/512+1, 128))
+	}
+	e := &d.slab[0]
+	d.slab = d.slab[1:]
+	return e
+}
+
+func (d *Decoder) unknown(raw string, why error, at int) *UnknownEvent {
+	return &UnknownEvent{Raw: raw, Err: d.errorAt(at, why)}
+}
+
+func (d *Decoder) errorAt(i int, why error) *DecodeError {
+	return &DecodeError{Offset: d.base + int64(i), Line: d.lineAt(i), Err: why}
+}
+
+// # Input
+
+// frame returns the index of the end of the value at pos, which stands in outer containers, having read as much as
+// there is of it. What is neither held nor, with retain, part of the value is dropped when it has been looked at, and
+// so is all of it when it turns out to be too long: whole tells whether the value is there from pos on.
+func (d *Decoder) frame(outer int, retain bool) (end int, whole bool, err error) {
+	d.machine.Reset(outer)
+	for i := d.pos; ; {
+		i += jsonscan.Feed(&d.machine, d.buf[i:])
+		if d.machine.Done() {
+			return i, retain, nil
+		}
+		if fault := d.machine.Fault(); fault != "" {
+			return 0, false, d.errorAt(i, fault)
+		}
+		d.held = d.held && i-d.keep <= d.maxEventBytes()
+		retain = retain && i-d.pos <= d.maxEventBytes()
+		if !retain {
+			d.pos = i
+		}
+		base := d.base
+		if !d.read() {
+			if fault := d.machine.End(); fault != "" {
+				return 0, false, d.endError(len(d.buf), fault)
+			}
+			return len(d.buf), retain, d.readError()
+		}
+		i -= int(d.base - base)
+	}
+}
+
+func (d *Decoder) maxEventBytes() int {
+	switch {
+	case d.src == nil:
+		return math.MaxInt - 1
+	case d.MaxEventBytes <= 0:
+		return 1 << 20
+	}
+	return d.MaxEventBytes
+}
+
+// hold makes buf keep what it has from index i on.
+func (d *Decoder) hold(i int) { d.keep, d.held = i, true }
+
+// release ends hold and reports whether it held.
+func (d *Decoder) release() bool {
+	held := d.held
+	d.held = false
+	return held
+}
+
+// peek passes over white space and returns the byte that follows, if there is one.
+func (d *Decoder) peek() (c byte, ok bool) {
+	for {
+		for d.pos < len(d.buf) {
+			switch c := d.buf[d.pos]; c {
+			case ' ', '\t', '\r', '\n':
+				d.pos++
+			default:
+				return c, true
+			}
+		}
+		if !d.read() {
+			return 0, false
+		}
+	}
+}
+
+const (
+	bufferSize    = 64 << 10
+	maxEmptyReads = 100 // as in bufio
+)
+
+// read adds to buf and reports whether it could. It drops what is no longer needed, which moves all indexes by as much
+// as it moves base.
+func (d *Decoder) read() bool {
+	if d.src == nil || d.srcErr != nil {
+		return false
+	}
+	d.discard()
+	if len(d.buf) == cap(d.buf) {
+		larger := make([]byte, len(d.buf), max(bufferSize, 2*cap(d.buf)))
+		copy(larger, d.buf)
+		d.buf = larger
+	}
+	for range maxEmptyReads {
+		n, err := d.src.Read(d.buf[len(d.buf):cap(d.buf)])
+		d.buf = d.buf[:len(d.buf)+n]
+		d.srcErr = err
+		if n > 0 {
+			d.text = ""
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
+	d.srcErr = io.ErrNoProgress
+	return false
+}
+
+func (d *Decoder) discard() {
+	n := d.pos
+	if d.held {
+		n = d.keep
+	}
+	if n == 0 || d.src == nil {
+		return
+	}
+	d.lineAt(n)
+	d.buf = d.buf[:copy(d.buf, d.buf[n:])]
+	d.text = ""
+	d.base += int64(n)
+	d.pos -= n
+	d.keep -= n
+	d.marked -= n
+}
+
+// mirror makes text the same as buf.
+func (d *Decoder) mirror() {
+	if len(d.text) != len(d.buf) {
+		d.text = string(d.buf)
+	}
+}
+
+// lineAt returns the line that index i is on. The count goes on from the last index asked for.
+func (d *Decoder) lineAt(i int) int {
+	if i >= d.marked {
+		d.lines += bytes.Count(d.buf[d.marked:i], []byte("\n"))
+	} else {
+		d.lines -= bytes.Count(d.buf[i:d.marked], []byte("\n"))
+	}
+	d.marked = i
+	return d.lines + 1
+}
+
+// readError returns the error that the reader failed with, nil if it did not.
+func (d *Decoder) readError() error {
+	if d.srcErr == io.EOF {
+		return nil
+	}
+	return d.srcErr
+}
+
+// endError returns what the end of the input means at a point where that is atEnd: the reader's error if it failed,
+// [io.EOF] as it is, and else a DecodeError.
+func (d *Decoder) endError(i int, atEnd error) error {
+	if err := d.readError(); err != nil {
+		return err
+	}
+	if atEnd == io.EOF {
+		return io.EOF
+	}
+	return d.errorAt(i, atEnd)
+}
