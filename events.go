@@ -1034,7 +1034,7 @@ func (e UnknownEvent) LogValue() slog.Value { return logValue(&e) }
 
 func logValue(e Event) slog.Value {
 	return slog.GroupValue(
-		slog.String("event", loggableName(e.Name())),
+		slog.String("name", loggableName(e.Name())),
 		slog.Time("time", e.Time()),
 		slog.String("key", e.Key()),
 	)

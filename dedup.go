@@ -1,0 +1,370 @@
+package mailtrapwebhook
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Deduplicator remembers which events were handled, so that one that Mailtrap delivers again is not handled again. A
+// [Handler] that has one uses it so, once the signature holds and never before:
+//
+//  1. Reserve takes all keys of the delivery that are free. Only their events go to the callbacks.
+//  2. Commit makes the keys of the events that were handled, or that failed for good, Handled.
+//  3. Release frees the keys of the others, so that the retry may have them.
+//
+// Each is one call for a delivery, with at most as many keys as it has events. Keys are opaque, never empty, and of
+// bounded length, but for the prefix that [Handler] puts before them where its Scope is set.
+//
+// # What it guarantees
+//
+// Delivery stays at least once: de-duplication makes a second handling rare, not impossible. The callback's effect and
+// the Handled mark are two steps, and a process that dies between them leaves an event that was handled and is not
+// marked; its retry is handled again. Only where both are written in one transaction, such as by a callback that
+// inserts the key into a table with a unique index along with its own rows, are they one. Otherwise let the callback
+// bear being repeated.
+//
+// # Implementing one
+//
+// [MemoryDeduplicator] serves one process. Several that receive the same webhook need a store that they share. It must
+// be safe for concurrent use, by all its processes together: of any number of calls that reserve a free key, one gets
+// it. Each key is decided by itself and in one atomic step, as by SET with NX in Redis or by INSERT with ON CONFLICT in
+// SQL; the keys of a call need not be decided together.
+//
+// Every method must heed ctx, since Mailtrap waits 30 seconds and no longer, and must return an error if it cannot do
+// its work. Reserve without an answer is answered 503, and Mailtrap tries again; a store must never answer Reserved in
+// place of an error.
+//
+// Handled marks should outlast the retries of Mailtrap. It tries 40 times, every 5 minutes, which takes 3 hours and
+// 20 minutes, and for inbound events 10 times over 24 hours. And since the signature covers no time, nothing else stops
+// somebody who captured a request from sending it again later.
+type Deduplicator interface {
+	// Reserve tries to take each key, for the time of lease, and returns one [Reservation] for each, in their order. Any
+	// mixture is possible, and none of them is an error: some keys Reserved, some Handled, some Held. Of equal keys in
+	// one call the first may be Reserved and the others are Held.
+	//
+	// When lease is over and neither Commit nor Release came, the key is free again: the process that had it is gone. The
+	// lease that [Handler] asks for is longer than it works on a delivery and ends before the next retry.
+	//
+	// With an error the answers are not read and no callback runs. Keys that were taken by then should be freed; those
+	// that are not stay taken until their lease ends.
+	Reserve(ctx context.Context, keys []string, lease time.Duration) ([]Reservation, error)
+
+	// Commit makes each key Handled and remembers it from now on, whatever it was: reserved, no longer reserved since its
+	// lease ended, reserved by another, Handled already, or never seen. The event was handled, and that is all that
+	// counts.
+	//
+	// With an error some keys may be Handled and others not. The answer to Mailtrap stays as it is, since the work is
+	// done; should the event come again after the lease, it is handled again.
+	Commit(ctx context.Context, keys []string) error
+
+	// Release frees each key that is reserved. It must never remove a Handled mark, and a key that is neither is no
+	// error. It need not know whose the reservation is: [Handler] does not release what its lease no longer covers.
+	//
+	// With an error the keys stay taken until their lease ends.
+	Release(ctx context.Context, keys []string) error
+}
+
+// Reservation is what [Deduplicator] answers for a key. The zero Reservation is no answer: the delivery is then answered
+// 503 and comes again.
+type Reservation int
+
+const (
+	Reserved Reservation = iota + 1 // free until now, and the caller's for the time of the lease
+	Handled                         // handled before: a duplicate
+	Held                            // being handled by another delivery now, which may yet fail
+)
+
+// String returns "Reserved", "Handled", "Held" or "unknown".
+func (r Reservation) String() string {
+	switch r {
+	case Reserved:
+		return "Reserved"
+	case Handled:
+		return "Handled"
+	case Held:
+		return "Held"
+	}
+	return "unknown"
+}
+
+// What a [MemoryDeduplicator] keeps unless told otherwise. Three days outlast the longest retries, 24 hours, by enough
+// for a webhook that was paused meanwhile.
+const (
+	defaultRetention = 72 * time.Hour
+	defaultMaxKeys   = 1_000_000
+)
+
+// forever bounds the durations, so that adding them to the time cannot overflow.
+const forever = 100 * 365 * 24 * time.Hour
+
+var (
+	errNilDeduplicator = errors.New("mailtrapwebhook: the *MemoryDeduplicator is nil:" +
+		" make one with NewMemoryDeduplicator")
+	errNoLease = errors.New("mailtrapwebhook: the lease is not positive: it would protect nothing")
+)
+
+// A MemoryDeduplicator is a [Deduplicator] in the memory of one process. It forgets everything when the process ends,
+// and other processes do not see it. It is safe for concurrent use. The zero MemoryDeduplicator is ready to use and has
+// the defaults of [NewMemoryDeduplicator]; a nil one returns errors. It must not be copied after its first use.
+//
+// A handled key is kept for the retention time, or until more than the maximum are kept: then the one whose commit is
+// the oldest goes first. A key that is reserved is never evicted, whatever their number.
+//
+// A key of about 40 bytes takes BYTES bytes, so that the default of 1,000,000 keys comes to TOTAL MB. That covers the
+// default 72 hours at up to 3.8 events a second, and the 3 hours and 20 minutes of Mailtrap's retries at up to 83. With
+// more the oldest are forgotten sooner. Memory is taken as keys arrive and used again for later ones, but not given back.
+type MemoryDeduplicator struct {
+	retention time.Duration
+	maxKeys   int
+
+	mu      sync.Mutex
+	start   time.Time // of the first use, from which marks count
+	slots   map[string]slot
+	entries entries
+	handled int // entries with a handled mark; the others are leases
+}
+
+var _ Deduplicator = (*MemoryDeduplicator)(nil)
+
+// NewMemoryDeduplicator returns a [MemoryDeduplicator] that remembers handled keys for the time of retention, and at
+// most maxKeys of them. Where retention is zero or negative it is 72 hours; where maxKeys is, 1,000,000.
+func NewMemoryDeduplicator(retention time.Duration, maxKeys int) *MemoryDeduplicator {
+	return &MemoryDeduplicator{retention: retention, maxKeys: maxKeys}
+}
+
+// Reserve implements [Deduplicator]. If ctx is done or lease is not positive it returns an error and takes nothing.
+func (d *MemoryDeduplicator) Reserve(
+	ctx context.Context, keys []string, lease time.Duration,
+) ([]Reservation, error) {
+	if lease <= 0 {
+		return nil, errNoLease
+	}
+	now, err := d.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer d.mu.Unlock()
+	d.sweep(now, 2*len(keys))
+	answers := make([]Reservation, len(keys))
+	for i, key := range keys {
+		answers[i] = d.reserve(key, now, leaseUntil(now+min(lease, forever)))
+	}
+	return answers, nil
+}
+
+func (d *MemoryDeduplicator) reserve(key string, now time.Duration, lease mark) Reservation {
+	s, known := d.slots[key]
+	if !known {
+		s = d.add(key)
+	} else if m := d.entries.at(s).mark; now < m.end() {
+		if m.handled() {
+			return Handled
+		}
+		return Held
+	}
+	d.set(s, lease)
+	return Reserved
+}
+
+// Commit implements [Deduplicator]. If ctx is done it returns its error and changes nothing.
+func (d *MemoryDeduplicator) Commit(ctx context.Context, keys []string) error {
+	now, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	for _, key := range keys {
+		s, known := d.slots[key]
+		if !known {
+			s = d.add(key)
+		}
+		d.set(s, handledUntil(now+d.retention))
+		if d.handled > d.maxKeys {
+			d.remove(d.entries.front(handledList))
+		}
+	}
+	return nil
+}
+
+// Release implements [Deduplicator]. If ctx is done it returns its error and changes nothing.
+func (d *MemoryDeduplicator) Release(ctx context.Context, keys []string) error {
+	if _, err := d.lock(ctx); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	for _, key := range keys {
+		if s, known := d.slots[key]; known && !d.entries.at(s).mark.handled() {
+			d.remove(s)
+		}
+	}
+	return nil
+}
+
+// lock locks d, makes it ready and returns the time on its clock. With an error it is not locked.
+func (d *MemoryDeduplicator) lock(ctx context.Context) (now time.Duration, err error) {
+	if d == nil {
+		return 0, errNilDeduplicator
+	}
+	d.mu.Lock()
+	if err := ctx.Err(); err != nil { // asked under the lock, because waiting for it takes time
+		d.mu.Unlock()
+		return 0, err
+	}
+	if d.slots == nil {
+		d.init()
+	}
+	return time.Since(d.start), nil
+}
+
+func (d *MemoryDeduplicator) init() {
+	if d.retention <= 0 {
+		d.retention = defaultRetention
+	}
+	d.retention = min(d.retention, forever)
+	if d.maxKeys <= 0 {
+		d.maxKeys = defaultMaxKeys
+	}
+	d.start = time.Now()
+	d.slots = make(map[string]slot)
+	d.entries.init()
+}
+
+// sweep removes ended marks, looking at no more than n entries of each list. Reserve calls it with two for each key that
+// may come in, so that more go than come and a call's time depends on its own keys only.
+func (d *MemoryDeduplicator) sweep(now time.Duration, n int) {
+	for range min(n, d.handled) {
+		s := d.entries.front(handledList)
+		if now < d.entries.at(s).mark.end() {
+			break // they are in the order of their commits, so the rest ends later
+		}
+		d.remove(s)
+	}
+	// Leases differ in length, so one that lasts may stand before others that have ended. It goes to the back.
+	for range min(n, len(d.slots)-d.handled) {
+		s := d.entries.front(leaseList)
+		if now < d.entries.at(s).mark.end() {
+			d.entries.moveToBack(leaseList, s)
+		} else {
+			d.remove(s)
+		}
+	}
+}
+
+// add makes an entry for a key that has none. It is in no list yet.
+func (d *MemoryDeduplicator) add(key string) slot {
+	key = strings.Clone(key) // which may be a part of a whole body
+	s := d.entries.take()
+	d.entries.at(s).key = key
+	d.slots[key] = s
+	return s
+}
+
+// set gives an entry a mark and makes it the last of its list.
+func (d *MemoryDeduplicator) set(s slot, m mark) {
+	e := d.entries.at(s)
+	if e.mark.handled() {
+		d.handled--
+	}
+	e.mark = m
+	if m.handled() {
+		d.handled++
+		d.entries.moveToBack(handledList, s)
+		return
+	}
+	d.entries.moveToBack(leaseList, s)
+}
+
+func (d *MemoryDeduplicator) remove(s slot) {
+	e := d.entries.at(s)
+	if e.mark.handled() {
+		d.handled--
+	}
+	delete(d.slots, e.key)
+	d.entries.drop(s)
+}
+
+// A mark says whether a key is handled or leased, in its lowest bit, and until when, on the clock of the
+// [MemoryDeduplicator], in the others. It is one word because there may be millions.
+type mark int64
+
+func leaseUntil(end time.Duration) mark   { return mark(end) << 1 }
+func handledUntil(end time.Duration) mark { return mark(end)<<1 | 1 }
+
+func (m mark) handled() bool      { return m&1 != 0 }
+func (m mark) end() time.Duration { return time.Duration(m >> 1) }
+
+// entries are the entries of a [MemoryDeduplicator], each in one of two circular, doubly linked lists. Links rather than
+// queues, because an entry leaves its list from the middle when its lease is committed or released: a queue would fill
+// with what has left. Numbers rather than pointers, and chunks rather than one slice, because the links then take half
+// the space, the garbage collector does not follow them, and growing copies nothing.
+type entries struct {
+	chunks []*[chunkSize]entry
+	taken  slot // slots taken so far, dropped ones included
+	free   slot // the first of the dropped ones, linked by next; 0 if there is none
+}
+
+type entry struct {
+	key        string
+	mark       mark
+	prev, next slot
+}
+
+// A slot is the place of an entry. The first two are the heads of the lists and hold no key.
+type slot uint32
+
+const (
+	leaseList   slot = iota // what is reserved, or was and has not been swept
+	handledList             // what is handled, the oldest commit first
+)
+
+const chunkSize = 256
+
+func (l *entries) init() {
+	for range 2 {
+		l.take()
+	}
+}
+
+func (l *entries) at(s slot) *entry { return &l.chunks[s/chunkSize][s%chunkSize] }
+
+func (l *entries) front(list slot) slot { return l.at(list).next }
+
+// take returns the slot of an empty entry that is linked to itself.
+func (l *entries) take() slot {
+	s := l.free
+	if s != 0 {
+		l.free = l.at(s).next
+	} else {
+		s = l.taken
+		l.taken++
+		if int(s/chunkSize) == len(l.chunks) {
+			l.chunks = append(l.chunks, new([chunkSize]entry))
+		}
+	}
+	*l.at(s) = entry{prev: s, next: s}
+	return s
+}
+
+// drop takes an entry out of its list and keeps its slot for another.
+func (l *entries) drop(s slot) {
+	l.unlink(s)
+	*l.at(s) = entry{next: l.free}
+	l.free = s
+}
+
+func (l *entries) moveToBack(list, s slot) {
+	l.unlink(s)
+	head, e := l.at(list), l.at(s)
+	e.prev, e.next = head.prev, list
+	l.at(head.prev).next = s
+	head.prev = s
+}
+
+func (l *entries) unlink(s slot) {
+	e := l.at(s)
+	l.at(e.prev).next = e.next
+	l.at(e.next).prev = e.prev
+}

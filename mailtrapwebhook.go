@@ -1,0 +1,1017 @@
+// Package mailtrapwebhook receives the webhooks of Mailtrap, the email delivery service: mail delivered, bounced, opened
+// or clicked, audit-log entries, and inbound mail. It is a community package, not Mailtrap's own.
+//
+// Most programs mount a [Handler], which verifies each delivery, decodes it and calls back for each event:
+//
+//	verifier, err := mailtrapwebhook.NewVerifier(os.Getenv("MAILTRAP_SIGNING_SECRET"))
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	http.Handle("/webhooks/mailtrap", &mailtrapwebhook.Handler{
+//		Verifier: verifier,
+//		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+//		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
+//			switch ev := ev.(type) {
+//			case *mailtrapwebhook.SendingWebhookEvent:
+//				return enqueue(ctx, ev)
+//			}
+//			return nil
+//		},
+//	})
+//
+// # Verification
+//
+// The signature covers the raw body, so nothing may read or change the body first, and nothing of it reaches a callback
+// before all of it is verified. Where there is no net/http server, pass the body and the header to [Verify] or
+// [Verifier.Parse]; before a handler of one's own, use [Verifier.Middleware] or [Verifier.VerifyRequest]. [Diagnose]
+// tells why a signature does not match. No time is signed: an old request stays valid until the secret is reset, and
+// only de-duplication keeps it from being handled again.
+//
+// # Delivery and retries
+//
+// Mailtrap delivers at least once. Whatever is not answered 200 within 30 seconds it sends again, whole, every five
+// minutes up to 40 times, and then pauses the webhook. So does a Handler: an event is acknowledged only when its callback
+// has returned nil or a [Permanent] error, and one failure holds up no other event of the batch. With [Handler].Dedup,
+// each event is handled once, as long as the store remembers it. What no store can promise is that a callback's effect
+// and the mark that it was handled come about together, unless they share a transaction: after a crash between the two
+// the event comes again. Nothing is promised about the order of events.
+//
+// # Source addresses
+//
+// [IPRanges] has the addresses that Mailtrap sends from, [FetchIPRanges] the current ones, and an [IPAllowlist] is a
+// [Guard] that admits nobody else, also behind proxies. It is an addition to the signature, never a substitute.
+//
+// # Compatibility
+//
+// Both payload formats are told apart by their content. Kinds of events and fields that Mailtrap adds do no harm: an
+// unknown kind, or an event that cannot be read, is an [*UnknownEvent] among the others.
+package mailtrapwebhook
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Handler receives deliveries over HTTP. Its fields must not be changed once it serves. It needs a Verifier or
+// VerifierFor, and OnEvent or OnDelivery; if it is set up wrongly, it answers every request 500 and logs what to mend.
+//
+// It answers
+//
+//	200  every event is handled, a duplicate, or permanently failed
+//	400  no signature or a wrong one, or the body broke off
+//	401  a Guard's ErrUnauthorized, with a Basic challenge
+//	403  any other error of a Guard
+//	405  not POST
+//	413  more than MaxBodyBytes or MaxEvents
+//	415  an encoded body, or a type that is plainly not JSON or text
+//	422  verified, but the structure of the body is broken, and no OnMalformed took it
+//	500  a callback failed, panicked or overran, or the handler is set up wrongly
+//	503  overload, another delivery holds an event, no time left, or the store is down; with Retry-After
+//
+// and to everything but 200 Mailtrap reacts by sending the delivery again. The client learns no more than the status; the
+// reason is logged, without anything secret or personal, except what the errors of callbacks say.
+type Handler struct {
+	// Verifier checks the signatures. If it is nil and VerifierFor is too, every request is refused.
+	Verifier *Verifier
+
+	// VerifierFor, if set, is used instead of Verifier: it chooses the verifier of the request's tenant, from its path
+	// or host. It must not read the body. A nil Verifier is answered 403 (there is no such tenant); so is an error that
+	// wraps [ErrForbidden], 401 one that wraps [ErrUnauthorized], and 503 any other.
+	VerifierFor func(*http.Request) (*Verifier, error)
+
+	// OnEvent is called for each event, whatever became of the others. A nil error acknowledges the event; so does a
+	// [Permanent] one. Any other makes Mailtrap send the delivery again. Either OnEvent or OnDelivery is set.
+	//
+	// It should store or enqueue the event, which Mailtrap calls processing it asynchronously, and heed ctx, which ends
+	// with EventTimeout or Timeout but not when the client hangs up. Called beyond that, it is abandoned: the event has
+	// failed for this delivery, unless the callback succeeds after all before the next.
+	OnEvent func(ctx context.Context, ev Event) error
+
+	// OnDelivery is called once with the events of a delivery that are new, and not at all if there are none. A nil or
+	// [Permanent] error acknowledges all of them, any other error none.
+	OnDelivery func(ctx context.Context, d *Delivery) error
+
+	// OnMalformed, if set, is called for a delivery that was verified but whose structure is broken, with the events
+	// before the fault and a [*DecodeError]. By returning nil or a Permanent error it takes responsibility for the body,
+	// which is then answered 200 and not sent again. If it returns err itself, the answer is 422, as without it.
+	OnMalformed func(ctx context.Context, d *Delivery, err error) error
+
+	// Guards run in order before the body is read. The first error refuses the request.
+	Guards []Guard
+
+	// Dedup remembers which events were handled. Nil means no de-duplication: an event delivered again is handled again.
+	Dedup Deduplicator
+
+	// Scope returns a prefix for the keys of the request's events, such as the name of its tenant. It must be set where
+	// both Dedup and VerifierFor are, so that no tenant's events are taken for another's.
+	Scope func(*http.Request) string
+
+	// Concurrency is how many OnEvent calls of one delivery run at a time. 0 means 1: in the order of the body.
+	Concurrency int
+
+	// Timeout bounds the reading of a request and all of its callbacks, which see it in their context. 0 means 25
+	// seconds. It is at most 28, because Mailtrap gives up after 30.
+	Timeout time.Duration
+
+	// EventTimeout is each OnEvent call's own share of Timeout, so that a slow one does not starve the rest. 0 means 5
+	// seconds.
+	EventTimeout time.Duration
+
+	// GiveUpAfter, if not 0, is the age from which on an event that fails is given up, as if its error were Permanent.
+	// Mailtrap pauses a webhook, and drops what comes in the meantime, when one of its deliveries has failed for 3 hours
+	// and 20 minutes: a value below that, such as 3 hours, keeps one event from doing so. An event without a time is
+	// never given up.
+	GiveUpAfter time.Duration
+
+	// MaxBodyBytes is the size from which on a body is answered 413. 0 means 8 MiB, many times what Mailtrap sends.
+	MaxBodyBytes int64
+
+	// MaxEvents is the most events a delivery may have; more are answered 413. 0 means 10,000. Mailtrap sends 500.
+	MaxEvents int
+
+	// MaxInFlightBytes bounds the memory taken by the bodies of all requests at once, until their last callback has
+	// returned. A request beyond it is answered 503. 0 means 64 MiB.
+	MaxInFlightBytes int64
+
+	// Logger takes a line for each request that is not answered 200, for each event that is dropped and for each panic.
+	// Nil means [slog.Default].
+	Logger *slog.Logger
+
+	// Observe, if set, is called with the outcome of every request, just before the answer is complete.
+	Observe func(ctx context.Context, r Report)
+
+	inFlight     atomic.Int64 // bytes
+	toldDeadline atomic.Bool  // that a ResponseWriter has no read deadline
+}
+
+// A Delivery is one verified request.
+type Delivery struct {
+	Body       []byte        // as received and signed
+	Events     []Event       // those that are new
+	Keys       []string      // the key of each event, "" where it has none
+	Format     Format        // that the body is in
+	Secret     int           // index of the secret that matched
+	Duplicates int           // events that were left out because they have been handled before
+	ReceivedAt time.Time     // when its request arrived
+	Request    *http.Request // its Body is [http.NoBody]
+}
+
+// LogValue implements [slog.LogValuer]: a logged delivery shows its size and nothing of what it says.
+func (d Delivery) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("format", d.Format.String()),
+		slog.Int("bytes", len(d.Body)),
+		slog.Int("events", len(d.Events)),
+		slog.Int("duplicates", d.Duplicates),
+	)
+}
+
+// A Report is what became of a request. Of its events, each is counted as one of Handled, Duplicates, Dropped, Failed,
+// Held and Unstarted, so that these add up to Events.
+type Report struct {
+	Status     int           // that was answered
+	Format     Format        // 0 if it did not come to that
+	BodyBytes  int           // that were read
+	Events     int           // in the body
+	Handled    int           // their callback succeeded
+	Duplicates int           // handled before
+	Dropped    int           // failed for good, and acknowledged
+	Failed     int           // to come again
+	Held       int           // by another delivery that is being handled
+	Unstarted  int           // there was no time left for them, or nothing took them
+	Unknown    int           // those among Events that are an [*UnknownEvent]
+	Duration   time.Duration // since the request arrived
+	Err        error         // why Status is not 200
+}
+
+// Permanent marks an error of a callback as one that trying again will not cure. The event is logged, acknowledged and
+// never seen again. The result wraps err; it is nil if err is.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// # Guards
+
+// A Guard looks at a request before its body is read, which it must not do itself. Its error refuses the request, with
+// 401 if it wraps [ErrUnauthorized] and else with 403.
+type Guard func(r *http.Request) error
+
+// The errors by which a [Guard] chooses the status.
+var (
+	ErrUnauthorized = errors.New("mailtrapwebhook: the request lacks valid credentials")
+	ErrForbidden    = errors.New("mailtrapwebhook: the request is not allowed")
+)
+
+// BasicAuth returns a [Guard] that wants the user name and password that were put into the webhook's URL. They are
+// compared in constant time, so that neither they nor their lengths can be guessed from it. If one of the two is empty,
+// every request is refused.
+func BasicAuth(username, password string) Guard {
+	if username == "" || password == "" {
+		return refuseAll(ErrUnauthorized, "BasicAuth has an empty user name or password")
+	}
+	wantName, wantPassword := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))
+	return func(r *http.Request) error {
+		name, password, ok := r.BasicAuth()
+		if !ok {
+			return fmt.Errorf("%w: no basic authentication", ErrUnauthorized)
+		}
+		if sameDigest(wantName, name)&sameDigest(wantPassword, password) != 1 {
+			return fmt.Errorf("%w: wrong user name or password", ErrUnauthorized)
+		}
+		return nil
+	}
+}
+
+// QueryToken returns a [Guard] that wants the token as the one value of a query parameter of the webhook's URL. It is
+// compared in constant time. If the name or the token is empty, every request is refused.
+func QueryToken(name, token string) Guard {
+	if name == "" || token == "" {
+		return refuseAll(ErrForbidden, "QueryToken has an empty name or token")
+	}
+	want := sha256.Sum256([]byte(token))
+	return func(r *http.Request) error {
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil { // err quotes the query
+			return fmt.Errorf("%w: the query of its URL is malformed", ErrForbidden)
+		}
+		if values := query[name]; len(values) != 1 {
+			return fmt.Errorf("%w: %d tokens in the query of its URL, want one", ErrForbidden, len(values))
+		} else if sameDigest(want, values[0]) != 1 {
+			return fmt.Errorf("%w: wrong token in the query of its URL", ErrForbidden)
+		}
+		return nil
+	}
+}
+
+// sameDigest returns 1 if want is the digest of given, else 0. Digests are of one length, whatever was given.
+func sameDigest(want [sha256.Size]byte, given string) int {
+	got := sha256.Sum256([]byte(given))
+	return subtle.ConstantTimeCompare(want[:], got[:])
+}
+
+func refuseAll(sentinel error, why string) Guard {
+	err := fmt.Errorf("%w: %s, so all are refused (is an environment variable unset?)", sentinel, why)
+	return func(*http.Request) error { return err }
+}
+
+// # Limits
+
+const (
+	defaultTimeout      = 25 * time.Second
+	maxTimeout          = 28 * time.Second // leaves 2 of Mailtrap's 30 seconds for the way and the store
+	defaultEventTimeout = 5 * time.Second
+	defaultMaxEvents    = 10_000
+	defaultMaxInFlight  = 64 << 20
+
+	// leaseSlack is how much longer than Timeout keys are reserved: time enough to mark them after the last callback,
+	// and over before Mailtrap's next attempt five minutes later.
+	leaseSlack = 60 * time.Second
+
+	// settleTimeout is how long the answer waits for the store when all callbacks are done.
+	settleTimeout = time.Second
+
+	// retryAfter is what 503 advises: by then every lease has ended.
+	retryAfter = maxTimeout + leaseSlack
+)
+
+func (h *Handler) timeout() time.Duration      { return cmp.Or(h.Timeout, defaultTimeout) }
+func (h *Handler) eventTimeout() time.Duration { return cmp.Or(h.EventTimeout, defaultEventTimeout) }
+func (h *Handler) maxBodyBytes() int64         { return cmp.Or(h.MaxBodyBytes, maxBodyBytes) }
+func (h *Handler) maxEvents() int              { return cmp.Or(h.MaxEvents, defaultMaxEvents) }
+func (h *Handler) maxInFlightBytes() int64     { return cmp.Or(h.MaxInFlightBytes, defaultMaxInFlight) }
+
+func (h *Handler) logger() *slog.Logger {
+	if h.Logger != nil {
+		return h.Logger
+	}
+	return slog.Default()
+}
+
+// checkSetup returns what is wrong with the fields, in terms of how to mend it.
+func (h *Handler) checkSetup() error {
+	wrong := func(what string) error { return errors.New("mailtrapwebhook: Handler is set up wrongly: " + what) }
+	switch {
+	case h.Verifier == nil && h.VerifierFor == nil:
+		return wrong("Verifier is nil: set it to what NewVerifier returns, or set VerifierFor")
+	case h.OnEvent == nil && h.OnDelivery == nil:
+		return wrong("neither OnEvent nor OnDelivery is set: set one of them")
+	case h.OnEvent != nil && h.OnDelivery != nil:
+		return wrong("both OnEvent and OnDelivery are set: set one of them")
+	case h.Timeout < 0 || h.Timeout > maxTimeout:
+		return wrong("Timeout is negative or over 28 s: Mailtrap gives up after 30 s, so set at most 28")
+	case h.EventTimeout < 0 || h.GiveUpAfter < 0:
+		return wrong("EventTimeout or GiveUpAfter is negative: set 0 for the default")
+	case h.Concurrency < 0 || h.MaxEvents < 0 || h.MaxBodyBytes < 0 || h.MaxInFlightBytes < 0:
+		return wrong("Concurrency, MaxEvents, MaxBodyBytes or MaxInFlightBytes is negative: set 0 for the default")
+	case h.MaxBodyBytes == math.MaxInt64:
+		return wrong("MaxBodyBytes is without bound: set what a body may take")
+	case h.maxInFlightBytes() < h.maxBodyBytes():
+		return wrong("MaxInFlightBytes is below MaxBodyBytes, so that no large body could pass: raise it")
+	case h.Dedup != nil && h.VerifierFor != nil && h.Scope == nil:
+		return wrong("Scope is nil where Dedup and VerifierFor are set: let it return the tenant's name")
+	}
+	for i, guard := range h.Guards {
+		if guard == nil {
+			return wrong(fmt.Sprintf("Guards[%d] is nil", i))
+		}
+	}
+	return nil
+}
+
+// # Serving
+
+// ServeHTTP receives a delivery and answers it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := h.newExchange(w, r)
+	defer x.end()
+	x.answer(x.steps(
+		h.checkSetup,
+		x.checkMethod,
+		x.checkType,
+		x.runGuards,
+		x.chooseVerifier,
+		x.takeSignature,
+		x.readBody,
+		x.verify,
+		x.decode,
+		x.reserve,
+		x.callBack,
+		x.commit,
+		x.outcome,
+	))
+}
+
+// An exchange is one request on its way through the handler.
+type exchange struct {
+	h       *Handler
+	w       http.ResponseWriter
+	r       *http.Request
+	started time.Time
+	ctx     context.Context // ends with Timeout, not with the client
+	cancel  context.CancelFunc
+
+	verifier  *Verifier
+	signature string
+	body      []byte
+	charged   int64        // bytes of it in the in-flight budget
+	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
+
+	delivery *Delivery
+	results  []result      // of each event in delivery
+	leased   time.Time     // when the leases end
+	ended    chan struct{} // closed when the request is answered
+	report   Report
+
+	failure     error // the first of a callback
+	failedEvent Event // that it is about
+}
+
+// A result is what became of an event that was handed to a callback.
+type result int
+
+const (
+	unstarted result = iota
+	handled
+	dropped
+	failed
+	overran // failed, and the callback still runs
+)
+
+func (h *Handler) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{h: h, w: w, r: r, started: time.Now(), ended: make(chan struct{})}
+	x.ctx, x.cancel = context.WithDeadline(context.WithoutCancel(r.Context()), x.started.Add(h.timeout()))
+	x.users.Store(1)
+	return x
+}
+
+// end gives up what the exchange has taken.
+func (x *exchange) end() {
+	x.cancel()
+	close(x.ended)
+	x.unuse()
+}
+
+// unuse gives the memory of the body back to the budget when nobody uses it any more.
+func (x *exchange) unuse() {
+	if x.users.Add(-1) == 0 {
+		x.h.inFlight.Add(-x.charged)
+	}
+}
+
+// steps takes one step after the other until one returns an error. A panic in one, which is in code that the handler
+// was given, is an error too.
+func (x *exchange) steps(steps ...func() error) error {
+	for _, step := range steps {
+		if err := protect(step); err != nil {
+			x.logPanic(err)
+			return err
+		}
+	}
+	return nil
+}
+
+// A refusalError is an error with the status that answers it.
+type refusalError struct {
+	status int
+	err    error
+}
+
+func (e *refusalError) Error() string { return e.err.Error() }
+func (e *refusalError) Unwrap() error { return e.err }
+
+func refuse(status int, err error) error { return &refusalError{status, err} }
+
+func refuseBecause(status int, why string) error {
+	return refuse(status, errors.New("mailtrapwebhook: "+why))
+}
+
+func (x *exchange) checkMethod() error {
+	if x.r.Method != http.MethodPost {
+		return refuseBecause(http.StatusMethodNotAllowed, "not a POST request")
+	}
+	return nil
+}
+
+// checkType refuses what is plainly no delivery. The type decides nothing else, since proxies and function platforms
+// change it; the first bytes of the body tell the format.
+func (x *exchange) checkType() error {
+	for _, line := range x.r.Header.Values("Content-Encoding") {
+		for coding := range strings.SplitSeq(line, ",") {
+			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+				return refuseBecause(http.StatusUnsupportedMediaType, "the body has a Content-Encoding")
+			}
+		}
+	}
+	major, _, _ := strings.Cut(x.r.Header.Get("Content-Type"), "/")
+	switch strings.ToLower(strings.TrimSpace(major)) {
+	case "multipart", "image", "audio", "video", "font":
+		return refuseBecause(http.StatusUnsupportedMediaType, "the Content-Type is not that of JSON or text")
+	}
+	return nil
+}
+
+func (x *exchange) runGuards() error {
+	for _, guard := range x.h.Guards {
+		if err := guard(x.r); err != nil {
+			return refuse(guardStatus(err), err)
+		}
+	}
+	return nil
+}
+
+func guardStatus(err error) int {
+	if errors.Is(err, ErrUnauthorized) {
+		return http.StatusUnauthorized
+	}
+	return http.StatusForbidden
+}
+
+func (x *exchange) chooseVerifier() error {
+	if x.h.VerifierFor == nil {
+		x.verifier = x.h.Verifier
+		return nil
+	}
+	verifier, err := x.h.VerifierFor(x.r)
+	switch {
+	case errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden):
+		return refuse(guardStatus(err), err)
+	case err != nil:
+		return refuse(http.StatusServiceUnavailable, err)
+	case verifier == nil:
+		return refuseBecause(http.StatusForbidden, "VerifierFor has no verifier for this request")
+	}
+	x.verifier = verifier
+	return nil
+}
+
+func (x *exchange) takeSignature() (err error) {
+	if x.signature, err = signatureOf(x.r); err != nil {
+		return refuse(http.StatusBadRequest, err)
+	}
+	return nil
+}
+
+func (x *exchange) verify() error {
+	secret, err := match(x.body, x.signature, x.verifier.current())
+	if err != nil {
+		return refuse(refusal(err), err)
+	}
+	x.delivery = &Delivery{
+		Body:       x.body,
+		Secret:     secret,
+		ReceivedAt: x.started,
+		Request:    x.r.WithContext(x.ctx),
+	}
+	x.delivery.Request.Body = http.NoBody
+	return nil
+}
+
+func (x *exchange) decode() error {
+	d := x.delivery
+	var err error
+	d.Events, d.Format, err = parse(d.Body, x.h.maxEvents())
+	x.report.Format = d.Format
+	x.report.Events = len(d.Events)
+	for _, ev := range d.Events {
+		if _, ok := ev.(*UnknownEvent); ok {
+			x.report.Unknown++
+		}
+	}
+	switch {
+	case errors.Is(err, errTooManyEvents):
+		return refuse(http.StatusRequestEntityTooLarge, err)
+	case err == nil:
+		x.setKeys()
+		return nil
+	}
+	return x.malformed(err)
+}
+
+// malformed handles a delivery whose structure is broken. Its error ends the exchange, and so does the delivery's being
+// taken, as errTaken.
+func (x *exchange) malformed(fault error) error {
+	if x.h.OnMalformed == nil {
+		return refuse(http.StatusUnprocessableEntity, fault)
+	}
+	x.setKeys()
+	err := x.call(1, x.h.timeout(), func(ctx context.Context, _ int) error {
+		return x.h.OnMalformed(ctx, x.delivery, fault)
+	})[0]
+	var permanent *permanentError
+	switch {
+	case errors.As(err, &permanent):
+		x.log(slog.LevelError, "mailtrapwebhook: malformed delivery dropped", err)
+		x.report.Dropped = x.report.Events
+	case errors.Is(err, errUnstarted):
+		return refuse(http.StatusServiceUnavailable, err)
+	case errors.Is(err, fault):
+		return refuse(http.StatusUnprocessableEntity, err)
+	case err != nil:
+		return err
+	default:
+		x.report.Handled = x.report.Events
+	}
+	return errTaken
+}
+
+var errTaken = errors.New("mailtrapwebhook: OnMalformed took the delivery")
+
+// setKeys makes the keys of the delivery. Where an event's own key does not tell it from others, it is told by its place
+// in this very body: a retry repeats the whole body, and another occurrence comes in another body. That is so for events
+// with equal keys, as samples and tests have, and for audit-log and unknown events, two of which may be equal.
+func (x *exchange) setKeys() {
+	d := x.delivery
+	d.Keys = make([]string, len(d.Events))
+	count := make(map[string]int, len(d.Events))
+	for i, ev := range d.Events {
+		d.Keys[i] = ev.Key()
+		count[d.Keys[i]]++
+	}
+	var scope string
+	if x.h.Scope != nil {
+		scope = x.h.Scope(x.r)
+	}
+	bodyDigest := sync.OnceValue(func() string { return digest(string(d.Body)) })
+	for i, key := range d.Keys {
+		if key == "" {
+			continue
+		}
+		if count[key] > 1 || !hasIDs(d.Events[i]) {
+			key += "-" + bodyDigest() + "-" + strconv.Itoa(i)
+		}
+		if scope != "" {
+			key = scope + ":" + key // no key has a colon of its own, so that scopes and keys cannot run together
+		}
+		d.Keys[i] = key
+	}
+}
+
+func hasIDs(ev Event) bool {
+	switch ev.(type) {
+	case *SendingWebhookEvent, *InboundWebhookEvent:
+		return true
+	}
+	return false
+}
+
+// # Reading
+
+// bodyChunk is what a body's memory begins with.
+const bodyChunk = 64 << 10
+
+// readBody reads the body into memory that grows as bytes arrive, never ahead of them on the word of a header, and that
+// is charged to the in-flight budget before it is allocated.
+func (x *exchange) readBody() error {
+	limit := x.h.maxBodyBytes()
+	if x.r.ContentLength > limit {
+		return refuse(http.StatusRequestEntityTooLarge, &http.MaxBytesError{Limit: limit})
+	}
+	if err := x.charge(bodyChunk, limit); err != nil {
+		return err
+	}
+	if x.r.Body == nil {
+		return nil
+	}
+	defer x.limitReading()()
+	for {
+		n, err := x.r.Body.Read(x.body[len(x.body):cap(x.body)])
+		x.body = x.body[:len(x.body)+n]
+		x.report.BodyBytes = len(x.body)
+		switch {
+		case int64(len(x.body)) > limit:
+			return refuse(http.StatusRequestEntityTooLarge, &http.MaxBytesError{Limit: limit})
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return x.readError(err)
+		case x.ctx.Err() != nil:
+			return x.readError(os.ErrDeadlineExceeded)
+		case len(x.body) == cap(x.body):
+			if err := x.charge(2*cap(x.body), limit); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// charge makes the body's memory size bytes large, if the budget has them. It never waits: an answer of 503 comes again,
+// and a queue of requests would only take more memory.
+func (x *exchange) charge(size int, limit int64) error {
+	if length := x.r.ContentLength; length >= int64(len(x.body)) {
+		size = min(size, int(length)+1) // one more, to see that there is no more
+	}
+	size = int(min(int64(size), limit+1))
+	price := min(int64(size), limit) - x.charged
+	if x.h.inFlight.Add(price) > x.h.maxInFlightBytes() {
+		x.h.inFlight.Add(-price)
+		return refuseBecause(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes")
+	}
+	x.charged += price
+	larger := make([]byte, len(x.body), size)
+	copy(larger, x.body)
+	x.body = larger
+	return nil
+}
+
+// limitReading makes the reading of the body end with Timeout. Rather than set a deadline, which would be later than the
+// server's own might be, it waits until the time has come and then sets one that has passed.
+func (x *exchange) limitReading() (stop func()) {
+	if !hasReadDeadline(x.w) {
+		if !x.h.toldDeadline.Swap(true) {
+			x.h.logger().WarnContext(x.ctx, "mailtrapwebhook: a slow request body cannot be cut off at Timeout,"+
+				" because a middleware's ResponseWriter has no Unwrap method: set the server's ReadTimeout")
+		}
+		return func() {}
+	}
+	fired := make(chan struct{})
+	timer := time.AfterFunc(time.Until(x.started.Add(x.h.timeout())), func() {
+		defer close(fired)
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now())
+	})
+	return func() {
+		if !timer.Stop() {
+			<-fired // so that it is not the next request's reading that ends
+		}
+	}
+}
+
+// hasReadDeadline reports whether [http.ResponseController] can set a read deadline.
+func hasReadDeadline(w http.ResponseWriter) bool {
+	for {
+		switch inner := w.(type) {
+		case interface{ SetReadDeadline(time.Time) error }:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = inner.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+func (x *exchange) readError(err error) error {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge): // of a middleware
+		return refuse(http.StatusRequestEntityTooLarge, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refuse(http.StatusServiceUnavailable, &quietError{"the body did not arrive in time", err})
+	}
+	return refuse(http.StatusBadRequest, &quietError{"the body broke off or is malformed", err})
+}
+
+// A quietError does not say what caused it, since network errors name the peer's address, which is personal.
+type quietError struct {
+	text  string
+	cause error
+}
+
+func (e *quietError) Error() string { return "mailtrapwebhook: " + e.text }
+func (e *quietError) Unwrap() error { return e.cause }
+
+// # De-duplication
+
+// reserve takes from the delivery the events that have been handled before or are another delivery's now.
+func (x *exchange) reserve() error {
+	d, h := x.delivery, x.h
+	if x.ctx.Err() != nil {
+		return refuse(http.StatusServiceUnavailable, errUnstarted)
+	}
+	if keys := nonEmpty(d.Keys); h.Dedup != nil && len(keys) > 0 {
+		lease := h.timeout() + leaseSlack
+		x.leased = time.Now().Add(lease)
+		var reservations []Reservation
+		err := inTime(x.ctx, func(ctx context.Context) (err error) {
+			reservations, err = h.Dedup.Reserve(ctx, keys, lease)
+			return err
+		})
+		if err == nil && len(reservations) != len(keys) {
+			err = fmt.Errorf("%d reservations for %d keys", len(reservations), len(keys))
+		}
+		if err != nil {
+			x.logPanic(err)
+			return refuse(http.StatusServiceUnavailable, fmt.Errorf("mailtrapwebhook: Dedup cannot reserve: %w", err))
+		}
+		if err := x.keepNew(reservations); err != nil {
+			return err
+		}
+	}
+	x.results = make([]result, len(d.Events))
+	return nil
+}
+
+// keepNew drops the events from the delivery that are not reserved.
+func (x *exchange) keepNew(reservations []Reservation) error {
+	d := x.delivery
+	var events []Event
+	var keys []string
+	unanswered := false
+	for i, ev := range d.Events {
+		reservation := Reserved
+		if d.Keys[i] != "" {
+			reservation, reservations = reservations[0], reservations[1:]
+		}
+		switch reservation {
+		case Reserved:
+			events, keys = append(events, ev), append(keys, d.Keys[i])
+		case Handled:
+			d.Duplicates++
+		case Held:
+			x.report.Held++
+		default:
+			unanswered = true
+		}
+	}
+	d.Events, d.Keys = events, keys
+	x.report.Duplicates = d.Duplicates
+	if unanswered {
+		x.settle(nil, keys)
+		return refuseBecause(http.StatusServiceUnavailable, "Dedup gave a Reservation that is none of the constants")
+	}
+	return nil
+}
+
+func nonEmpty(keys []string) []string {
+	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
+}
+
+// commit tells the store what became of the events, except those whose callbacks still run.
+func (x *exchange) commit() error {
+	var done, undone []string
+	for i, key := range x.delivery.Keys {
+		switch x.results[i] {
+		case handled, dropped:
+			done = append(done, key)
+		case failed, unstarted:
+			undone = append(undone, key)
+		}
+	}
+	x.settle(done, undone)
+	return nil
+}
+
+// settle marks the keys of events that are done and frees those of events that are not. An error changes nothing of the
+// answer: the work is done, and what is not freed frees itself when its lease ends. When that has happened a key may
+// be another delivery's already, so that it is freed no more.
+func (x *exchange) settle(done, undone []string) {
+	if x.h.Dedup == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), settleTimeout)
+	defer cancel()
+	if keys := nonEmpty(done); len(keys) > 0 {
+		x.logStore("commit", inTime(ctx, func(ctx context.Context) error { return x.h.Dedup.Commit(ctx, keys) }))
+	}
+	if keys := nonEmpty(undone); len(keys) > 0 && time.Now().Before(x.leased) {
+		x.logStore("release", inTime(ctx, func(ctx context.Context) error { return x.h.Dedup.Release(ctx, keys) }))
+	}
+}
+
+// # Callbacks
+
+// callBack hands the events to OnEvent, one by one, or to OnDelivery, all at once.
+func (x *exchange) callBack() error {
+	d, h := x.delivery, x.h
+	switch {
+	case len(d.Events) == 0:
+	case h.OnEvent != nil:
+		errs := x.call(len(d.Events), h.eventTimeout(), func(ctx context.Context, i int) error {
+			return h.OnEvent(ctx, d.Events[i])
+		})
+		for i, err := range errs {
+			x.results[i] = x.judge(d.Events[i], err)
+		}
+	default:
+		err := x.call(1, h.timeout(), func(ctx context.Context, _ int) error { return h.OnDelivery(ctx, d) })[0]
+		for i, ev := range d.Events {
+			x.results[i] = x.judge(ev, err)
+		}
+	}
+	return nil
+}
+
+// call makes a number of calls, each with its share of the time.
+func (x *exchange) call(n int, share time.Duration, f func(ctx context.Context, i int) error) []error {
+	c := &calls{
+		ctx:     x.ctx,
+		f:       f,
+		share:   share,
+		abandon: func() { x.users.Add(1) },
+		late:    x.late,
+		errs:    make([]error, n),
+	}
+	return c.run(cmp.Or(x.h.Concurrency, 1))
+}
+
+// judge returns what became of an event, given what its callback returned.
+func (x *exchange) judge(ev Event, err error) result {
+	x.logPanic(err, "event", ev)
+	var permanent *permanentError
+	switch {
+	case err == nil:
+		return handled
+	case err == errUnstarted:
+		return unstarted
+	case errors.As(err, &permanent):
+		x.log(slog.LevelError, "mailtrapwebhook: event dropped: its callback failed permanently", err, "event", ev)
+		return dropped
+	case x.tooOld(ev):
+		x.log(slog.LevelError, "mailtrapwebhook: event dropped: it failed and is older than GiveUpAfter", err, "event", ev)
+		return dropped
+	}
+	if x.failure == nil {
+		x.failure, x.failedEvent = err, ev
+	}
+	if err == errOverran {
+		return overran
+	}
+	return failed
+}
+
+func (x *exchange) tooOld(ev Event) bool {
+	return x.h.GiveUpAfter > 0 && !ev.Time().IsZero() && x.started.Sub(ev.Time()) > x.h.GiveUpAfter
+}
+
+// late is told when a callback that was abandoned has returned after all: its events are then no longer in doubt.
+func (x *exchange) late(call int, err error) {
+	defer x.unuse()
+	<-x.ended
+	var done, undone []string
+	for i := range x.results {
+		if x.results[i] != overran || x.h.OnEvent != nil && i != call {
+			continue
+		}
+		switch key := x.delivery.Keys[i]; x.judge(x.delivery.Events[i], err) {
+		case handled, dropped:
+			done = append(done, key)
+		default:
+			undone = append(undone, key)
+		}
+	}
+	x.settle(done, undone)
+}
+
+// outcome counts the results and is the error that the answer is to give.
+func (x *exchange) outcome() error {
+	report := &x.report
+	for _, r := range x.results {
+		switch r {
+		case handled:
+			report.Handled++
+		case dropped:
+			report.Dropped++
+		case failed, overran:
+			report.Failed++
+		}
+	}
+	switch {
+	case report.Failed > 0:
+		return fmt.Errorf("mailtrapwebhook: a callback failed, first for %s %s: %w",
+			loggableName(x.failedEvent.Name()), x.failedEvent.Key(), x.failure)
+	case report.Held > 0:
+		return refuseBecause(http.StatusServiceUnavailable, "another delivery holds events of this one")
+	case slices.Contains(x.results, unstarted):
+		return refuse(http.StatusServiceUnavailable, errUnstarted)
+	}
+	return nil
+}
+
+// # Answering
+
+// answer answers the request with the status that goes with err, and says so.
+func (x *exchange) answer(err error) {
+	if err == errTaken {
+		err = nil
+	}
+	x.conclude(err)
+	status := x.report.Status
+	switch status {
+	case http.StatusOK: // nothing else: "any other status triggers retry"
+		x.w.WriteHeader(status)
+	case http.StatusUnauthorized:
+		x.w.Header().Set("WWW-Authenticate", `Basic realm="webhook", charset="UTF-8"`)
+	case http.StatusMethodNotAllowed:
+		x.w.Header().Set("Allow", http.MethodPost)
+	case http.StatusServiceUnavailable:
+		x.w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+	}
+	if status != http.StatusOK {
+		http.Error(x.w, http.StatusText(status), status)
+	}
+	if x.h.Observe != nil {
+		x.logPanic(protect(func() error {
+			x.h.Observe(x.r.Context(), x.report)
+			return nil
+		}))
+	}
+}
+
+// conclude completes the report and logs it.
+func (x *exchange) conclude(err error) {
+	report := &x.report
+	report.Err = err
+	report.Duration = time.Since(x.started)
+	report.Unstarted = report.Events - report.Handled - report.Duplicates - report.Dropped - report.Failed - report.Held
+	report.Status = http.StatusOK
+	level := slog.LevelDebug
+	if err != nil {
+		report.Status = http.StatusInternalServerError
+		var refused *refusalError
+		if errors.As(err, &refused) {
+			report.Status = refused.status
+		}
+		level = slog.LevelWarn
+		if report.Status >= http.StatusInternalServerError {
+			level = slog.LevelError
+		}
+	}
+	x.log(level, "mailtrapwebhook: request answered", err, "status", report.Status,
+		"bytes", report.BodyBytes, "events", report.Events, "handled", report.Handled, "duplicates", report.Duplicates,
+		"dropped", report.Dropped, "failed", report.Failed, "held", report.Held, "unstarted", report.Unstarted)
+}
+
+func (x *exchange) log(level slog.Level, message string, err error, args ...any) {
+	if err != nil {
+		args = append(args, "err", err.Error())
+	}
+	x.h.logger().Log(x.r.Context(), level, message, args...)
+}
+
+// logPanic logs err if it is a panic, with the stack of the code that panicked.
+func (x *exchange) logPanic(err error, args ...any) {
+	if panicked, ok := err.(*panicError); ok {
+		args = append(args, "stack", panicked.stack)
+		x.log(slog.LevelError, "mailtrapwebhook: a function that Handler was given panicked", err, args...)
+	}
+}
+
+func (x *exchange) logStore(verb string, err error) {
+	if err != nil {
+		x.logPanic(err)
+		x.log(slog.LevelError, "mailtrapwebhook: Dedup failed; events may be handled again", err, "call", verb)
+	}
+}
