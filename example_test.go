@@ -32,7 +32,7 @@ func deliver(h http.Handler, body string) int {
 	return w.Code
 }
 
-func newVerifier() *mailtrapwebhook.Verifier {
+func mustVerifier() *mailtrapwebhook.Verifier {
 	verifier, err := mailtrapwebhook.NewVerifier(secret)
 	if err != nil {
 		panic(err)
@@ -114,7 +114,7 @@ func ExampleDecoder() {
 
 func ExampleHandler() {
 	handler := &mailtrapwebhook.Handler{
-		Verifier: newVerifier(),
+		Verifier: mustVerifier(),
 		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
@@ -144,7 +144,7 @@ func ExampleHandler() {
 // With OnDelivery, a whole batch goes into one transaction or one message.
 func ExampleHandler_onDelivery() {
 	handler := &mailtrapwebhook.Handler{
-		Verifier: newVerifier(),
+		Verifier: mustVerifier(),
 		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
 		Logger:   quiet,
 		OnDelivery: func(ctx context.Context, d *mailtrapwebhook.Delivery) error {
@@ -165,7 +165,7 @@ func ExampleHandler_onDelivery() {
 func ExampleMemoryDeduplicator() {
 	broken := true
 	handler := &mailtrapwebhook.Handler{
-		Verifier: newVerifier(),
+		Verifier: mustVerifier(),
 		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
@@ -191,7 +191,7 @@ func ExampleMemoryDeduplicator() {
 // An error that trying again will not cure must not have the whole batch sent again for hours.
 func ExamplePermanent() {
 	handler := &mailtrapwebhook.Handler{
-		Verifier: newVerifier(),
+		Verifier: mustVerifier(),
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
 			if _, ok := ev.(*mailtrapwebhook.UnknownEvent); ok {
@@ -211,7 +211,7 @@ func ExampleGuard() {
 		netip.MustParsePrefix("10.0.0.0/8"), // the load balancer, whose X-Forwarded-For is believed
 	)
 	handler := &mailtrapwebhook.Handler{
-		Verifier: newVerifier(),
+		Verifier: mustVerifier(),
 		Guards: []mailtrapwebhook.Guard{
 			allowed.Guard(),
 			mailtrapwebhook.BasicAuth("mailtrap", "correct horse"),
@@ -241,7 +241,7 @@ func ExampleGuard() {
 
 // The middleware leaves the body to be read by a handler of one's own.
 func ExampleVerifier_Middleware() {
-	handler := newVerifier().Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := mustVerifier().Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		fmt.Println(string(body) == payload)
 	}))
@@ -257,7 +257,7 @@ func ExampleSign() {
 	r := httptest.NewRequest(http.MethodPost, "/webhooks/mailtrap", strings.NewReader(string(body)))
 	r.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign(body, secret))
 
-	_, err := newVerifier().VerifyRequest(r)
+	_, err := mustVerifier().VerifyRequest(r)
 	fmt.Println(err)
 	// Output: <nil>
 }

@@ -405,16 +405,17 @@ func parseHop(s string) (a netip.Addr, ok bool) {
 		return netip.Addr{}, false
 	case bracketed && strings.HasSuffix(s, "]"):
 		a, err = netip.ParseAddr(s[1 : len(s)-1])
-		ok = err == nil && a.Is6() // brackets are IPv6's
+		if a.Is4() { // brackets are IPv6's
+			return netip.Addr{}, false
+		}
 	case bracketed, strings.Count(s, ":") == 1:
 		var ap netip.AddrPort
 		ap, err = netip.ParseAddrPort(s)
-		a, ok = ap.Addr(), err == nil
+		a = ap.Addr()
 	default:
 		a, err = netip.ParseAddr(s)
-		ok = err == nil
 	}
-	return a.Unmap(), ok
+	return a.Unmap(), err == nil
 }
 
 // Guard returns a [Guard] that refuses requests whose [IPAllowlist.ClientAddr] is not allowed or cannot be told. Its
