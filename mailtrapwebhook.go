@@ -95,8 +95,9 @@ type Handler struct {
 	// wraps [ErrForbidden], 401 one that wraps [ErrUnauthorized], and 503 any other.
 	VerifierFor func(*http.Request) (*Verifier, error)
 
-	// OnEvent is called for each event, whatever became of the others. A nil error acknowledges the event; so does a
-	// [Permanent] one. Any other makes Mailtrap send the delivery again. Either OnEvent or OnDelivery is set.
+	// OnEvent is called for each event, an [*UnknownEvent] too, whatever became of the others. A nil error acknowledges
+	// the event for good; so does a [Permanent] one. Any other makes Mailtrap send the delivery again. Either OnEvent or
+	// OnDelivery is set.
 	//
 	// It should store or enqueue the event, which Mailtrap calls processing it asynchronously, and heed ctx, which ends
 	// with EventTimeout or Timeout but not when the client hangs up. Called beyond that, it is abandoned: the event has
@@ -149,11 +150,12 @@ type Handler struct {
 	// returned. A request beyond it is answered 503. 0 means 64 MiB.
 	MaxInFlightBytes int64
 
-	// Logger takes a line for each request that is not answered 200, for each event that is dropped and for each panic.
-	// Nil means [slog.Default].
+	// Logger takes a line for each request (at the level Debug if it is answered 200, else Warn or Error), for each event
+	// that is dropped and for each panic. Nil means [slog.Default].
 	Logger *slog.Logger
 
-	// Observe, if set, is called with the outcome of every request, just before the answer is complete.
+	// Observe, if set, is called with the outcome of every request, just before the answer is complete. ctx is the
+	// request's.
 	Observe func(ctx context.Context, r Report)
 
 	inFlight     atomic.Int64 // bytes
@@ -989,9 +991,15 @@ func (x *exchange) conclude(err error) {
 			level = slog.LevelError
 		}
 	}
-	x.log(level, "mailtrapwebhook: request answered", err, "status", report.Status,
-		"bytes", report.BodyBytes, "events", report.Events, "handled", report.Handled, "duplicates", report.Duplicates,
-		"dropped", report.Dropped, "failed", report.Failed, "held", report.Held, "unstarted", report.Unstarted)
+	args := []any{"status", report.Status}
+	if err != nil {
+		args = append(args, "err", err.Error())
+	}
+	if report.Events > 0 {
+		args = append(args, "events", report.Events, "handled", report.Handled, "duplicates", report.Duplicates,
+			"dropped", report.Dropped, "failed", report.Failed, "held", report.Held, "unstarted", report.Unstarted)
+	}
+	x.log(level, "mailtrapwebhook: request answered", nil, args...)
 }
 
 func (x *exchange) log(level slog.Level, message string, err error, args ...any) {

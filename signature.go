@@ -98,8 +98,8 @@ type Verifier struct {
 	secrets atomic.Pointer[[]string]
 }
 
-// NewVerifier returns a [Verifier] that accepts the signatures made with any of the secrets. It returns [ErrNoSecret]
-// if there is none or one of them is empty.
+// NewVerifier returns a [Verifier] that accepts the signatures made with any of the secrets, each taken as it is, with
+// any white space around it. It returns [ErrNoSecret] if there is none or one of them is empty.
 func NewVerifier(secrets ...string) (*Verifier, error) {
 	v := new(Verifier)
 	if err := v.SetSecrets(secrets...); err != nil {

@@ -1,0 +1,103 @@
+// Quickstart receives Mailtrap's webhooks.
+//
+// Without a flag it needs neither an account nor a network: it starts a receiver on this machine, plays Mailtrap's part
+// with the payloads of Mailtrap's documentation, and shows what became of each delivery.
+//
+//	go run ./examples/quickstart
+//
+// With -listen it receives real deliveries, at any path, and prints a line for each event until it is interrupted:
+//
+//	MAILTRAP_SIGNING_SECRET=… go run ./examples/quickstart -listen :8080
+//
+// listen.go is the part to start from; demo.go is Mailtrap's part, which a program of one's own does not have.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+const secretVariable = "MAILTRAP_SIGNING_SECRET"
+
+const usage = `Usage: quickstart [-listen address]
+
+Without a flag, plays Mailtrap's part on this machine and shows what became of each delivery.
+
+  -listen address   receive real deliveries on address, such as :8080, until interrupted;
+                    ` + secretVariable + ` must hold the webhook's signing secret
+`
+
+// The exit statuses.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	opts, err := parseOptions(args, getenv)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, usage)
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "quickstart: %s (-h shows the usage)\n", printable(err.Error()))
+		return exitUsage
+	}
+	if opts.verifier != nil {
+		err = listen(ctx, opts.address, opts.verifier, stdout, stderr)
+	} else {
+		err = demo(ctx, script(), stdout)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "quickstart: %s\n", printable(err.Error()))
+		return exitFailure
+	}
+	return exitOK
+}
+
+type options struct {
+	address  string
+	verifier *mailtrapwebhook.Verifier // nil: no -listen, show the demo
+}
+
+func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
+	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // run says what is wrong, in one line
+	listening := false
+	flags.Func("listen", "", func(address string) error {
+		opts.address, listening = address, true
+		return nil
+	})
+	switch err := flags.Parse(args); {
+	case err != nil:
+		return opts, err
+	case flags.NArg() > 0:
+		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case !listening:
+		return opts, nil
+	case opts.address == "":
+		return opts, errors.New("-listen needs an address, such as :8080")
+	}
+	// White space around the secret is never part of it, but easily comes along when it is pasted or read from a file.
+	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	if err != nil {
+		return opts, fmt.Errorf("-listen needs the webhook's signing secret in %s, which is not set", secretVariable)
+	}
+	return opts, nil
+}
