@@ -113,21 +113,28 @@ var (
 // A handled key is kept for the retention time, or until more than the maximum are kept: then the one whose commit is
 // the oldest goes first. A key that is reserved is never evicted, whatever their number.
 //
-// A key of about 40 bytes takes BYTES bytes, so that the default of 1,000,000 keys comes to TOTAL MB. That covers the
-// default 72 hours at up to 3.8 events a second, and the 3 hours and 20 minutes of Mailtrap's retries at up to 83. With
-// more the oldest are forgotten sooner. Memory is taken as keys arrive and used again for later ones, but not given back.
+// A key of about 40 bytes takes about 170 bytes, so that the default of 1,000,000 keys comes to 170 MB. That covers
+// the default 72 hours at up to 3.8 events a second, and the 3 hours and 20 minutes of Mailtrap's retries at up to 83.
+// With more the oldest are forgotten sooner.
 type MemoryDeduplicator struct {
 	retention time.Duration
 	maxKeys   int
 
 	mu      sync.Mutex
-	start   time.Time // of the first use, from which marks count
-	slots   map[string]slot
-	entries entries
-	handled int // entries with a handled mark; the others are leases
+	start   time.Time // of the first use, from which the marks count
+	marks   map[string]*mark
+	leases  mark // heads of circular lists: of what is reserved, or was and has not been swept,
+	handled mark // and of what is handled, the oldest commit first
+	kept    int  // in the second
 }
 
-var _ Deduplicator = (*MemoryDeduplicator)(nil)
+// A mark says of a key that it is handled or leased, and until when. It is in one of the lists.
+type mark struct {
+	key        string
+	handled    bool
+	until      time.Duration // since the start: half the size of a time.Time, and a million add up
+	prev, next *mark
+}
 
 // NewMemoryDeduplicator returns a [MemoryDeduplicator] that remembers handled keys for the time of retention, and at
 // most maxKeys of them. Where retention is zero or negative it is 72 hours; where maxKeys is, 1,000,000.
@@ -150,23 +157,21 @@ func (d *MemoryDeduplicator) Reserve(
 	d.sweep(now, 2*len(keys))
 	answers := make([]Reservation, len(keys))
 	for i, key := range keys {
-		answers[i] = d.reserve(key, now, leaseUntil(now+min(lease, forever)))
+		answers[i] = d.reserve(key, now, now+min(lease, forever))
 	}
 	return answers, nil
 }
 
-func (d *MemoryDeduplicator) reserve(key string, now time.Duration, lease mark) Reservation {
-	s, known := d.slots[key]
-	if !known {
-		s = d.add(key)
-	} else if m := d.entries.at(s).mark; now < m.end() {
-		if m.handled() {
-			return Handled
-		}
-		return Held
+func (d *MemoryDeduplicator) reserve(key string, now, until time.Duration) Reservation {
+	m := d.marks[key]
+	switch {
+	case m == nil || now >= m.until:
+		d.mark(key, m, false, until)
+		return Reserved
+	case m.handled:
+		return Handled
 	}
-	d.set(s, lease)
-	return Reserved
+	return Held
 }
 
 // Commit implements [Deduplicator]. If ctx is done it returns its error and changes nothing.
@@ -177,13 +182,9 @@ func (d *MemoryDeduplicator) Commit(ctx context.Context, keys []string) error {
 	}
 	defer d.mu.Unlock()
 	for _, key := range keys {
-		s, known := d.slots[key]
-		if !known {
-			s = d.add(key)
-		}
-		d.set(s, handledUntil(now+d.retention))
-		if d.handled > d.maxKeys {
-			d.remove(d.entries.front(handledList))
+		d.mark(key, d.marks[key], true, now+d.retention)
+		if d.kept > d.maxKeys {
+			d.remove(d.handled.next)
 		}
 	}
 	return nil
@@ -196,8 +197,8 @@ func (d *MemoryDeduplicator) Release(ctx context.Context, keys []string) error {
 	}
 	defer d.mu.Unlock()
 	for _, key := range keys {
-		if s, known := d.slots[key]; known && !d.entries.at(s).mark.handled() {
-			d.remove(s)
+		if m := d.marks[key]; m != nil && !m.handled {
+			d.remove(m)
 		}
 	}
 	return nil
@@ -213,7 +214,7 @@ func (d *MemoryDeduplicator) lock(ctx context.Context) (now time.Duration, err e
 		d.mu.Unlock()
 		return 0, err
 	}
-	if d.slots == nil {
+	if d.marks == nil {
 		d.init()
 	}
 	return time.Since(d.start), nil
@@ -228,143 +229,70 @@ func (d *MemoryDeduplicator) init() {
 		d.maxKeys = defaultMaxKeys
 	}
 	d.start = time.Now()
-	d.slots = make(map[string]slot)
-	d.entries.init()
+	d.marks = make(map[string]*mark)
+	d.leases.prev, d.leases.next = &d.leases, &d.leases
+	d.handled.prev, d.handled.next = &d.handled, &d.handled
 }
 
-// sweep removes ended marks, looking at no more than n entries of each list. Reserve calls it with two for each key that
-// may come in, so that more go than come and a call's time depends on its own keys only.
+// sweep removes ended marks, looking at no more than n of each list. Reserve calls it with two for each key that may
+// come in, so that more go than come and a call's time depends on its own keys only.
 func (d *MemoryDeduplicator) sweep(now time.Duration, n int) {
-	for range min(n, d.handled) {
-		s := d.entries.front(handledList)
-		if now < d.entries.at(s).mark.end() {
+	for range n {
+		m := d.handled.next
+		if m == &d.handled || now < m.until {
 			break // they are in the order of their commits, so the rest ends later
 		}
-		d.remove(s)
+		d.remove(m)
 	}
-	// Leases differ in length, so one that lasts may stand before others that have ended. It goes to the back.
-	for range min(n, len(d.slots)-d.handled) {
-		s := d.entries.front(leaseList)
-		if now < d.entries.at(s).mark.end() {
-			d.entries.moveToBack(leaseList, s)
-		} else {
-			d.remove(s)
+	for range n {
+		m := d.leases.next
+		switch {
+		case m == &d.leases:
+			return
+		case now < m.until: // leases differ in length, so one that lasts may stand before others that have ended
+			m.unlink()
+			m.linkBefore(&d.leases)
+		default:
+			d.remove(m)
 		}
 	}
 }
 
-// add makes an entry for a key that has none. It is in no list yet.
-func (d *MemoryDeduplicator) add(key string) slot {
-	key = strings.Clone(key) // which may be a part of a whole body
-	s := d.entries.take()
-	d.entries.at(s).key = key
-	d.slots[key] = s
-	return s
-}
-
-// set gives an entry a mark and makes it the last of its list.
-func (d *MemoryDeduplicator) set(s slot, m mark) {
-	e := d.entries.at(s)
-	if e.mark.handled() {
-		d.handled--
-	}
-	e.mark = m
-	if m.handled() {
-		d.handled++
-		d.entries.moveToBack(handledList, s)
-		return
-	}
-	d.entries.moveToBack(leaseList, s)
-}
-
-func (d *MemoryDeduplicator) remove(s slot) {
-	e := d.entries.at(s)
-	if e.mark.handled() {
-		d.handled--
-	}
-	delete(d.slots, e.key)
-	d.entries.drop(s)
-}
-
-// A mark says whether a key is handled or leased, in its lowest bit, and until when, on the clock of the
-// [MemoryDeduplicator], in the others. It is one word because there may be millions.
-type mark int64
-
-func leaseUntil(end time.Duration) mark   { return mark(end) << 1 }
-func handledUntil(end time.Duration) mark { return mark(end)<<1 | 1 }
-
-func (m mark) handled() bool      { return m&1 != 0 }
-func (m mark) end() time.Duration { return time.Duration(m >> 1) }
-
-// entries are the entries of a [MemoryDeduplicator], each in one of two circular, doubly linked lists. Links rather than
-// queues, because an entry leaves its list from the middle when its lease is committed or released: a queue would fill
-// with what has left. Numbers rather than pointers, and chunks rather than one slice, because the links then take half
-// the space, the garbage collector does not follow them, and growing copies nothing.
-type entries struct {
-	chunks []*[chunkSize]entry
-	taken  slot // slots taken so far, dropped ones included
-	free   slot // the first of the dropped ones, linked by next; 0 if there is none
-}
-
-type entry struct {
-	key        string
-	mark       mark
-	prev, next slot
-}
-
-// A slot is the place of an entry. The first two are the heads of the lists and hold no key.
-type slot uint32
-
-const (
-	leaseList   slot = iota // what is reserved, or was and has not been swept
-	handledList             // what is handled, the oldest commit first
-)
-
-const chunkSize = 256
-
-func (l *entries) init() {
-	for range 2 {
-		l.take()
-	}
-}
-
-func (l *entries) at(s slot) *entry { return &l.chunks[s/chunkSize][s%chunkSize] }
-
-func (l *entries) front(list slot) slot { return l.at(list).next }
-
-// take returns the slot of an empty entry that is linked to itself.
-func (l *entries) take() slot {
-	s := l.free
-	if s != 0 {
-		l.free = l.at(s).next
+// mark gives a key a mark, the one it has if that is not nil, and puts it at the end of its list.
+func (d *MemoryDeduplicator) mark(key string, m *mark, handled bool, until time.Duration) {
+	if m != nil {
+		d.take(m)
 	} else {
-		s = l.taken
-		l.taken++
-		if int(s/chunkSize) == len(l.chunks) {
-			l.chunks = append(l.chunks, new([chunkSize]entry))
-		}
+		m = &mark{key: strings.Clone(key)} // which may be a part of a whole body
+		d.marks[m.key] = m
 	}
-	*l.at(s) = entry{prev: s, next: s}
-	return s
+	m.handled, m.until = handled, until
+	if handled {
+		m.linkBefore(&d.handled)
+		d.kept++
+	} else {
+		m.linkBefore(&d.leases)
+	}
 }
 
-// drop takes an entry out of its list and keeps its slot for another.
-func (l *entries) drop(s slot) {
-	l.unlink(s)
-	*l.at(s) = entry{next: l.free}
-	l.free = s
+func (d *MemoryDeduplicator) remove(m *mark) {
+	d.take(m)
+	delete(d.marks, m.key)
 }
 
-func (l *entries) moveToBack(list, s slot) {
-	l.unlink(s)
-	head, e := l.at(list), l.at(s)
-	e.prev, e.next = head.prev, list
-	l.at(head.prev).next = s
-	head.prev = s
+// take takes a mark out of its list.
+func (d *MemoryDeduplicator) take(m *mark) {
+	m.unlink()
+	if m.handled {
+		d.kept--
+	}
 }
 
-func (l *entries) unlink(s slot) {
-	e := l.at(s)
-	l.at(e.prev).next = e.next
-	l.at(e.next).prev = e.prev
+func (m *mark) unlink() {
+	m.prev.next, m.next.prev = m.next, m.prev
+}
+
+func (m *mark) linkBefore(other *mark) {
+	m.prev, m.next = other.prev, other
+	m.prev.next, other.prev = m, m
 }
