@@ -202,7 +202,8 @@ func inTime(ctx context.Context, f func(ctx context.Context) error) error {
 	}
 }
 
-// A panicError is a panic in a function that the package was given.
+// A panicError is a panic in a function that the package was given. It does not unwrap to a value that is an error: to
+// panic with a [Permanent] one is not to return it.
 type panicError struct {
 	value any
 	stack string
@@ -215,12 +216,6 @@ func (e *panicError) Error() string {
 		return fmt.Sprintf("panic: %v", value)
 	}
 	return fmt.Sprintf("panic with a %T", e.value)
-}
-
-// Unwrap returns the value if it is an error.
-func (e *panicError) Unwrap() error {
-	err, _ := e.value.(error)
-	return err
 }
 
 // protect calls f and turns a panic into a [*panicError].

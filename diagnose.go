@@ -342,15 +342,13 @@ func appendIndent(dst []byte, depth int) []byte {
 
 // stringLen is the length of the JSON string at the start of s, quotes included.
 func stringLen(s []byte) int {
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
+	i := 1
+	for ; s[i] != '"'; i++ {
+		if s[i] == '\\' {
 			i++
-		case '"':
-			return i + 1
 		}
 	}
-	return len(s)
+	return i + 1
 }
 
 // appendString writes a JSON string, quotes included, with the escapes of the form.
@@ -371,7 +369,7 @@ func (f jsonForm) appendString(dst, s []byte) []byte {
 	return append(dst, '"')
 }
 
-// firstRune reads the first character inside a JSON string. The rune is negative for bytes that are none.
+// firstRune reads the first character inside a JSON string that is valid. The rune is negative for bytes that are none.
 func firstRune(s []byte) (rune, int) {
 	if s[0] != '\\' {
 		r, n := utf8.DecodeRune(s)
@@ -401,10 +399,7 @@ func codeUnit(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return -1
 	}
-	u, err := strconv.ParseUint(string(s[2:6]), 16, 16)
-	if err != nil {
-		return -1
-	}
+	u, _ := strconv.ParseUint(string(s[2:6]), 16, 16) // valid JSON has four digits here
 	return rune(u)
 }
 

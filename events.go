@@ -2,6 +2,7 @@ package mailtrapwebhook
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -379,7 +380,6 @@ func readChanges(r *reader) map[string]Change {
 	var changes map[string]Change
 	for r.member() {
 		name, change := r.key, Change{}
-		r.key = "(attribute)" // its name is the body's and has no place in an error
 		if r.object() {
 			change.read(r)
 		}
@@ -406,14 +406,17 @@ func (c *Change) read(r *reader) {
 }
 
 func (e *InboundWebhookEvent) read(r *reader) {
+	var testInboxID int64
 	for r.member() {
 		switch r.key {
 		case "event":
 			r.eventAgain()
 		case "event_id":
 			r.id(&e.EventID)
-		case "inbox_id", "inbound_inbox_id": // the second in Mailtrap's test sample
+		case "inbox_id":
 			e.InboxID = r.integer(math.MinInt64, math.MaxInt64)
+		case "inbound_inbox_id": // in Mailtrap's test sample
+			testInboxID = r.integer(math.MinInt64, math.MaxInt64)
 		case "message_id":
 			r.id(&e.MessageID)
 		case "from":
@@ -424,6 +427,7 @@ func (e *InboundWebhookEvent) read(r *reader) {
 			r.Skip()
 		}
 	}
+	e.InboxID = cmp.Or(e.InboxID, testInboxID)
 }
 
 // A reader reads the fields of events. A field of a type that cannot be read is noted and passed over, since the event
@@ -438,8 +442,13 @@ type reader struct {
 	wantEnvelope bool // whether an events array makes the object an envelope
 	envelope     bool // and there is one
 
-	bad   reason // why the event cannot be read, "" if it can
-	badAt int
+	bad []unreadable // fields for which the event cannot be read
+}
+
+type unreadable struct {
+	field string
+	at    int
+	why   reason
 }
 
 // A reason is an error without a position, and comparable by value.
@@ -454,7 +463,17 @@ func (r *reader) member() (ok bool) {
 	if r.wantEnvelope && ok && r.path == "" && r.key == "events" && r.Peek() == '[' {
 		r.envelope = true
 	}
+	if len(r.bad) > 0 {
+		r.forget(r.path + r.key)
+	}
 	return ok
+}
+
+// forget takes back what was noted of a field that is there a second time: the last of two equal keys wins.
+func (r *reader) forget(field string) {
+	r.bad = slices.DeleteFunc(r.bad, func(u unreadable) bool {
+		return u.field == field || strings.HasPrefix(u.field, field+".")
+	})
 }
 
 // within makes what is read until the function that it returns is called part of a field.
@@ -464,12 +483,17 @@ func (r *reader) within(key string) (restore func()) {
 	return func() { r.path = outer }
 }
 
-// unreadable notes that a field is not what it should be.
-func (r *reader) unreadable(at int, shouldBe string) {
-	if r.bad == "" && !r.Failed() {
-		r.bad = reason(r.path + r.key + " is not " + shouldBe)
-		r.badAt = at
+// note notes that a field is not what it should be.
+func (r *reader) note(at int, shouldBe string) {
+	if r.Failed() {
+		return
 	}
+	field := r.path + r.key
+	shown := field
+	if r.path == "changes." {
+		shown = "changes of an attribute" // whose name is the body's and has no place in an error
+	}
+	r.bad = append(r.bad, unreadable{field, at, reason(shown + " is not " + shouldBe)})
 }
 
 // otherwise passes over a value that is not of the type that it should be. It may be null, which means absent.
@@ -479,7 +503,7 @@ func (r *reader) otherwise(shouldBe string) {
 		return
 	}
 	r.Skip()
-	r.unreadable(at, shouldBe)
+	r.note(at, shouldBe)
 }
 
 func (r *reader) eventAgain() {
@@ -517,7 +541,7 @@ func (r *reader) integer(low, high int64) int64 {
 	case c == '"':
 		text = r.String()
 		if strings.TrimLeft(text, "0123456789") != "" { // ParseInt takes signs as well
-			r.unreadable(at, shouldBe)
+			r.note(at, shouldBe)
 			return 0
 		}
 	case c == '-' || '0' <= c && c <= '9':
@@ -528,7 +552,7 @@ func (r *reader) integer(low, high int64) int64 {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < low || n > high {
-		r.unreadable(at, shouldBe)
+		r.note(at, shouldBe)
 		return 0
 	}
 	return n
@@ -664,7 +688,7 @@ func (v Variables) members() (names []string, values map[string]string) {
 		}
 		values[name] = text
 	}
-	if s.Failed() || s.Peek() != 0 {
+	if s.Failed() || !s.AtEnd() {
 		return nil, nil
 	}
 	return names, values
@@ -696,7 +720,8 @@ func (v *Variables) UnmarshalJSON(data []byte) error {
 func (e *SendingWebhookEvent) Key() string {
 	ids := []string{e.MessageID, e.EventID}
 	if e.Raw != "" {
-		ids = rawIDs(e.Raw, sendingIDs)
+		raw := rawIDs(e.Raw, sendingIDs)
+		ids = raw[:2]
 	}
 	return keyOf("sending", e.Name(), ids, e.Raw, e)
 }
@@ -709,7 +734,8 @@ func (e *InboundWebhookEvent) Key() string {
 		ids[0] = strconv.FormatInt(e.InboxID, 10)
 	}
 	if e.Raw != "" {
-		ids = rawIDs(e.Raw, inboundIDs)
+		raw := rawIDs(e.Raw, inboundIDs)
+		ids = []string{cmp.Or(raw[0], raw[2]), raw[1]}
 	}
 	return keyOf("inbound", e.Name(), ids, e.Raw, e)
 }
@@ -766,18 +792,19 @@ func sendingIDs(name string) int {
 
 func inboundIDs(name string) int {
 	switch name {
-	case "inbox_id", "inbound_inbox_id":
+	case "inbox_id":
 		return 0
 	case "message_id":
 		return 1
+	case "inbound_inbox_id":
+		return 2
 	}
 	return -1
 }
 
-// rawIDs returns the two ids as they are spelled in an event's JSON, "" where one is missing. The spelling tells ids
-// apart that read the same because they are not valid Unicode.
-func rawIDs(raw string, which func(name string) int) []string {
-	ids := make([]string, 2)
+// rawIDs returns ids as they are spelled in an event's JSON, each at the index that which gives for its name, and ""
+// where one is missing. The spelling tells ids apart that read the same because they are not valid Unicode.
+func rawIDs(raw string, which func(name string) int) (ids [3]string) {
 	var s jsonscan.Scanner
 	s.Reset(raw, 0, 0)
 	s.Enter()
@@ -795,7 +822,7 @@ func rawIDs(raw string, which func(name string) int) []string {
 		}
 	}
 	if s.Failed() {
-		return nil
+		return [3]string{}
 	}
 	return ids
 }

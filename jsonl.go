@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
@@ -214,6 +215,7 @@ func (d *Decoder) start() (Event, error) {
 // that is alone. Until then it is held, as far as an event may be long.
 func (d *Decoder) firstObject() (Event, error) {
 	d.hold(d.pos)
+	tooLarge := d.unknown("", errTooLarge, d.pos)
 	d.pos++
 	envelope, err := d.members(true)
 	switch {
@@ -232,14 +234,13 @@ func (d *Decoder) firstObject() (Event, error) {
 			d.pos = d.keep
 			return nil, nil
 		}
-		ev := d.unknown("", errTooLarge, d.pos)
 		d.pos, _, err = d.lineEnd()
-		return ev, err
+		return tooLarge, err
 	}
 	d.format = FormatJSON
 	d.step = (*Decoder).tail
 	if !whole {
-		return d.unknown("", errTooLarge, d.pos), nil
+		return tooLarge, nil
 	}
 	d.pos = d.keep
 	return d.value()
@@ -376,6 +377,7 @@ func (d *Decoder) line() (Event, error) {
 	if _, ok := d.peek(); !ok {
 		return nil, d.endError(d.pos, io.EOF)
 	}
+	offset, line := d.base+int64(d.pos), d.lineAt(d.pos)
 	end, whole, err := d.lineEnd()
 	if err != nil {
 		return nil, err
@@ -383,7 +385,7 @@ func (d *Decoder) line() (Event, error) {
 	start := d.pos
 	d.pos = end
 	if !whole {
-		return d.unknown("", errTooLarge, end), nil
+		return &UnknownEvent{Err: &DecodeError{offset, line, errTooLarge}}, nil
 	}
 	return d.lineEvent(start, end), nil
 }
@@ -418,11 +420,10 @@ func (d *Decoder) lineEnd() (end int, whole bool, err error) {
 	for i := d.pos; ; {
 		if n := bytes.IndexByte(d.buf[i:], '\n'); n >= 0 {
 			end = i + n
-			return end, whole && end-d.pos <= d.maxEventBytes(), nil
+			return end, whole && d.fits(end), nil
 		}
 		i = len(d.buf)
-		if i-d.pos > d.maxEventBytes() {
-			whole = false
+		if whole = whole && d.fits(i); !whole {
 			d.pos = i
 		}
 		base := d.base
@@ -433,11 +434,16 @@ func (d *Decoder) lineEnd() (end int, whole bool, err error) {
 	}
 }
 
+// fits reports whether what is on the line from pos to end is no longer than an event may be. A line may end in CRLF.
+func (d *Decoder) fits(end int) bool {
+	return len(bytes.TrimSuffix(d.buf[d.pos:end], []byte("\r"))) <= d.maxEventBytes()
+}
+
 // unlessLines returns err, which says what is wrong with a body's first line, unless the body turns out to be JSON Lines
 // with that line broken. That is the case if a later line is an object; an envelope or array that is broken is not
 // looked through for one.
 func (d *Decoder) unlessLines(err error) error {
-	if d.readError() != nil || !d.held {
+	if _, broken := err.(*DecodeError); !broken || !d.held {
 		return err
 	}
 	first := d.format == 0 // the line held is that one; else it is a later one
@@ -498,14 +504,14 @@ func (d *Decoder) value() (Event, error) {
 		return ev, nil
 	}
 	// It is not all there, or not JSON, or no object.
+	tooLarge := d.unknown("", errTooLarge, d.pos)
 	end, whole, err := d.frame(d.outer, true)
 	if err != nil {
 		return nil, err
 	}
 	if !whole {
-		at := d.pos
 		d.pos = end
-		return d.unknown("", errTooLarge, at), nil
+		return tooLarge, nil
 	}
 	if ev := d.valueAtHand(); ev != nil {
 		return ev, nil
@@ -541,7 +547,7 @@ func (d *Decoder) valueAtHand() Event {
 // object or cut off. It returns no event for an envelope, where that is wanted.
 func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev Event, end int) {
 	r := &d.r
-	r.path, r.again, r.wantEnvelope, r.envelope, r.bad = "", false, wantEnvelope, false, ""
+	*r = reader{Scanner: r.Scanner, wantEnvelope: wantEnvelope, bad: r.bad[:0]}
 	r.Reset(text, start, outer)
 	r.Enter()
 	var name string
@@ -551,13 +557,12 @@ func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev E
 	}
 	if !r.Failed() && (ev == nil || r.again) {
 		name = r.lastEvent(text, start, outer)
-		unnamed := r.bad
+		unnamed := slices.Clone(r.bad)
+		r.bad = r.bad[:0]
 		r.Reset(text, start, outer)
 		r.Enter()
 		ev = d.fields(name)
-		if unnamed != "" {
-			r.bad = unnamed
-		}
+		r.bad = append(unnamed, r.bad...)
 	}
 	if r.Failed() {
 		return nil, 0
@@ -567,8 +572,8 @@ func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev E
 	if r.envelope {
 		return nil, end
 	}
-	if r.bad != "" {
-		return &UnknownEvent{Event: name, Raw: raw, Err: d.errorAt(r.badAt, r.bad)}, end
+	if len(r.bad) > 0 {
+		return &UnknownEvent{Event: name, Raw: raw, Err: d.errorAt(r.bad[0].at, r.bad[0].why)}, end
 	}
 	switch e := ev.(type) {
 	case *SendingWebhookEvent:
@@ -590,10 +595,9 @@ func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev E
 func (r *reader) lastEvent(text string, start, outer int) (name string) {
 	r.Reset(text, start, outer)
 	r.Enter()
-	r.bad = ""
+	r.bad = r.bad[:0]
 	for r.member() {
 		if r.key == "event" {
-			r.bad = ""
 			r.str(&name)
 		} else {
 			r.Skip()
@@ -657,7 +661,7 @@ func (d *Decoder) frame(outer int, retain bool) (end int, whole bool, err error)
 	for i := d.pos; ; {
 		i += jsonscan.Feed(&d.machine, d.buf[i:])
 		if d.machine.Done() {
-			return i, retain, nil
+			return i, retain && i-d.pos <= d.maxEventBytes(), nil
 		}
 		if fault := d.machine.Fault(); fault != "" {
 			return 0, false, d.errorAt(i, fault)
@@ -669,8 +673,9 @@ func (d *Decoder) frame(outer int, retain bool) (end int, whole bool, err error)
 		}
 		base := d.base
 		if !d.read() {
-			if fault := d.machine.End(); fault != "" {
-				return 0, false, d.endError(len(d.buf), fault)
+			// Only a number can end with the input, and not one inside of something that does not.
+			if d.machine.End() != "" || outer > 0 {
+				return 0, false, d.endError(len(d.buf), jsonscan.CutOff)
 			}
 			return len(d.buf), retain, d.readError()
 		}

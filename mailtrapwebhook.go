@@ -293,8 +293,10 @@ const (
 	// and over before Mailtrap's next attempt five minutes later.
 	leaseSlack = 60 * time.Second
 
-	// settleTimeout is how long the answer waits for the store when all callbacks are done.
-	settleTimeout = time.Second
+	// answerTime is when the answer is given at the latest, and settleTimeout how long it waits at most for either of
+	// the two calls that tell the store what became of the events.
+	answerTime    = 29500 * time.Millisecond
+	settleTimeout = 5 * time.Second
 
 	// retryAfter is what 503 advises: by then every lease has ended.
 	retryAfter = maxTimeout + leaseSlack
@@ -383,7 +385,9 @@ type exchange struct {
 	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
 
 	delivery *Delivery
-	results  []result      // of each event in delivery
+	events   []Event       // those of the delivery that are new; the callback may do with delivery what it likes
+	keys     []string      // of events
+	results  []result      // of events
 	leased   time.Time     // when the leases end
 	ended    chan struct{} // closed when the request is answered
 	report   Report
@@ -762,7 +766,8 @@ func (x *exchange) reserve() error {
 			return err
 		}
 	}
-	x.results = make([]result, len(d.Events))
+	x.events, x.keys = slices.Clone(d.Events), slices.Clone(d.Keys)
+	x.results = make([]result, len(x.events))
 	return nil
 }
 
@@ -804,7 +809,7 @@ func nonEmpty(keys []string) []string {
 // commit tells the store what became of the events, except those whose callbacks still run.
 func (x *exchange) commit() error {
 	var done, undone []string
-	for i, key := range x.delivery.Keys {
+	for i, key := range x.keys {
 		switch x.results[i] {
 		case handled, dropped:
 			done = append(done, key)
@@ -823,13 +828,24 @@ func (x *exchange) settle(done, undone []string) {
 	if x.h.Dedup == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), settleTimeout)
-	defer cancel()
 	if keys := nonEmpty(done); len(keys) > 0 {
-		x.logStore("commit", inTime(ctx, func(ctx context.Context) error { return x.h.Dedup.Commit(ctx, keys) }))
+		x.tellStore("commit", func(ctx context.Context) error { return x.h.Dedup.Commit(ctx, keys) })
 	}
 	if keys := nonEmpty(undone); len(keys) > 0 && time.Now().Before(x.leased) {
-		x.logStore("release", inTime(ctx, func(ctx context.Context) error { return x.h.Dedup.Release(ctx, keys) }))
+		x.tellStore("release", func(ctx context.Context) error { return x.h.Dedup.Release(ctx, keys) })
+	}
+}
+
+func (x *exchange) tellStore(verb string, call func(context.Context) error) {
+	timeout := settleTimeout
+	if left := answerTime - time.Since(x.started); left > 0 {
+		timeout = min(timeout, left/2) // the other half is for the other call
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), timeout)
+	defer cancel()
+	if err := inTime(ctx, call); err != nil {
+		x.logPanic(err)
+		x.log(slog.LevelError, "mailtrapwebhook: Dedup failed; events may be handled again", err, "call", verb)
 	}
 }
 
@@ -839,17 +855,17 @@ func (x *exchange) settle(done, undone []string) {
 func (x *exchange) callBack() error {
 	d, h := x.delivery, x.h
 	switch {
-	case len(d.Events) == 0:
+	case len(x.events) == 0:
 	case h.OnEvent != nil:
-		errs := x.call(len(d.Events), h.eventTimeout(), func(ctx context.Context, i int) error {
-			return h.OnEvent(ctx, d.Events[i])
+		errs := x.call(len(x.events), h.eventTimeout(), func(ctx context.Context, i int) error {
+			return h.OnEvent(ctx, x.events[i])
 		})
 		for i, err := range errs {
-			x.results[i] = x.judge(d.Events[i], err)
+			x.results[i] = x.judge(x.events[i], err)
 		}
 	default:
 		err := x.call(1, h.timeout(), func(ctx context.Context, _ int) error { return h.OnDelivery(ctx, d) })[0]
-		for i, ev := range d.Events {
+		for i, ev := range x.events {
 			x.results[i] = x.judge(ev, err)
 		}
 	}
@@ -907,7 +923,7 @@ func (x *exchange) late(call int, err error) {
 		if x.results[i] != overran || x.h.OnEvent != nil && i != call {
 			continue
 		}
-		switch key := x.delivery.Keys[i]; x.judge(x.delivery.Events[i], err) {
+		switch key := x.keys[i]; x.judge(x.events[i], err) {
 		case handled, dropped:
 			done = append(done, key)
 		default:
@@ -1014,12 +1030,5 @@ func (x *exchange) logPanic(err error, args ...any) {
 	if panicked, ok := err.(*panicError); ok {
 		args = append(args, "stack", panicked.stack)
 		x.log(slog.LevelError, "mailtrapwebhook: a function that Handler was given panicked", err, args...)
-	}
-}
-
-func (x *exchange) logStore(verb string, err error) {
-	if err != nil {
-		x.logPanic(err)
-		x.log(slog.LevelError, "mailtrapwebhook: Dedup failed; events may be handled again", err, "call", verb)
 	}
 }

@@ -155,6 +155,9 @@ func (v *Verifier) Parse(body []byte, signature string) ([]Event, error) {
 //
 // Whenever the body was read whole, whether or not it verified, r.Body is readable again from its start.
 func (v *Verifier) VerifyRequest(r *http.Request) (body []byte, err error) {
+	if len(v.current()) == 0 { // whatever the request is, this is what must be mended first
+		return nil, ErrNoSecret
+	}
 	signature, err := signatureOf(r)
 	if err != nil {
 		return nil, err

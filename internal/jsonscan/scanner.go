@@ -49,6 +49,12 @@ func (s *Scanner) Peek() byte {
 	return 0
 }
 
+// AtEnd passes over white space and reports whether nothing follows.
+func (s *Scanner) AtEnd() bool {
+	s.Peek()
+	return s.pos == len(s.text)
+}
+
 // Enter passes over the brace that opens an object.
 func (s *Scanner) Enter() {
 	if s.Peek() != '{' {
