@@ -9,8 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -273,153 +273,97 @@ func (f jsonForm) describe() string {
 func reencode(body []byte, form jsonForm, end string) []byte {
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, bom))
 	values := [][]byte{body}
-	lines := !json.Valid(body)
-	if lines {
+	if !json.Valid(body) {
 		values = bytes.Split(body, []byte("\n"))
 	}
-	var out []byte
+	var lines [][]byte
 	for _, value := range values {
 		if value = bytes.TrimSpace(value); len(value) == 0 {
 			continue
 		}
-		if lines && !json.Valid(value) || len(out) > maxBodyBytes {
+		line, err := form.write(value)
+		if err != nil {
 			return nil
 		}
-		if len(out) > 0 {
-			out = append(out, '\n')
-		}
-		out = form.appendJSON(out, value)
+		lines = append(lines, line)
 	}
-	if len(out) == 0 || len(out) > maxBodyBytes {
+	if lines == nil {
 		return nil
 	}
-	return append(out, end...)
+	return append(bytes.Join(lines, []byte("\n")), end...)
 }
 
-// appendJSON writes valid JSON in the form. It stops early when the result gets longer than a body may be: a deeply
-// nested value would otherwise be indented into gigabytes.
-func (f jsonForm) appendJSON(dst, src []byte) []byte {
-	depth := 0
-	for i := 0; i < len(src) && len(dst) <= maxBodyBytes; {
-		c := src[i]
-		if c == '"' {
-			n := stringLen(src[i:])
-			dst = f.appendString(dst, src[i:i+n])
-			i += n
-			continue
+// write writes a JSON value in the form. What stands between its strings has none of the characters that an encoder
+// escapes, so that text may be replaced as if all of it were strings.
+func (f jsonForm) write(value []byte) ([]byte, error) {
+	var b bytes.Buffer
+	err := json.Compact(&b, value)
+	if f&indented != 0 && depth(value) <= maxIndent {
+		b.Reset()
+		err = json.Indent(&b, value, "", "  ")
+	}
+	if err != nil || f&keepEscapes != 0 {
+		return b.Bytes(), err
+	}
+	return f.escape(escapes.ReplaceAllFunc(b.Bytes(), unescape)), nil
+}
+
+// maxIndent is the depth to which a value is indented: more than any payload has, and not so much that white space
+// outgrows the value.
+const maxIndent = 32
+
+// depth returns how deep brackets stand in one another, those in strings included.
+func depth(value []byte) (most int) {
+	open := 0
+	for _, c := range value {
+		switch c {
+		case '{', '[':
+			open++
+		case '}', ']':
+			open--
 		}
-		i++
+		most = max(most, open)
+	}
+	return most
+}
+
+// escapes matches an escape in a JSON string, or several numeric ones in a row, since two may be one character.
+var escapes = regexp.MustCompile(`(\\u[0-9a-fA-F]{4})+|\\.`)
+
+// unescape returns what such an escape means, escaped only as far as JSON calls for it.
+func unescape(escape []byte) []byte {
+	var text string
+	if json.Unmarshal(fmt.Appendf(nil, `"%s"`, escape), &text) != nil || strings.ContainsRune(text, utf8.RuneError) {
+		return escape // no character: every encoder has its own idea of that
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(text) // a string can be encoded
+	literal := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	literal = bytes.ReplaceAll(literal[1:len(literal)-1], []byte(`\u2028`), []byte("\u2028")) // which e always escapes
+	return bytes.ReplaceAll(literal, []byte(`\u2029`), []byte("\u2029"))
+}
+
+// escape puts in the escapes that the form has beyond what JSON calls for.
+func (f jsonForm) escape(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
 		switch {
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
-		case f&indented == 0:
-			dst = append(dst, c)
-		case c == '{' || c == '[':
-			depth++
-			dst = append(dst, c)
-			if rest := bytes.TrimLeft(src[i:], " \t\r\n"); rest[0] != '}' && rest[0] != ']' {
-				dst = appendIndent(dst, depth)
+		case r == '/' && f&escapeSlash != 0:
+			out = append(out, `\/`...)
+		case f&escapeHTML != 0 && strings.ContainsRune("<>&\u2028\u2029", r),
+			f&escapeNonASCII != 0 && r >= utf8.RuneSelf && r != utf8.RuneError:
+			for _, unit := range utf16.Encode([]rune{r}) {
+				out = fmt.Appendf(out, `\u%04x`, unit)
 			}
-		case c == '}' || c == ']':
-			depth--
-			if last := dst[len(dst)-1]; last != '{' && last != '[' {
-				dst = appendIndent(dst, depth)
-			}
-			dst = append(dst, c)
-		case c == ',':
-			dst = appendIndent(append(dst, c), depth)
-		case c == ':':
-			dst = append(dst, c, ' ')
 		default:
-			dst = append(dst, c)
+			out = append(out, text[:n]...)
 		}
+		text = text[n:]
 	}
-	return dst
-}
-
-func appendIndent(dst []byte, depth int) []byte {
-	return append(append(dst, '\n'), bytes.Repeat([]byte("  "), depth)...)
-}
-
-// stringLen is the length of the JSON string at the start of s, quotes included.
-func stringLen(s []byte) int {
-	i := 1
-	for ; s[i] != '"'; i++ {
-		if s[i] == '\\' {
-			i++
-		}
-	}
-	return i + 1
-}
-
-// appendString writes a JSON string, quotes included, with the escapes of the form.
-func (f jsonForm) appendString(dst, s []byte) []byte {
-	if f&keepEscapes != 0 {
-		return append(dst, s...)
-	}
-	dst = append(dst, '"')
-	for rest := s[1 : len(s)-1]; len(rest) > 0; {
-		r, n := firstRune(rest)
-		if r < 0 { // neither UTF-8 nor an escape of a character: every encoder has its own idea
-			dst = append(dst, rest[:n]...)
-		} else {
-			dst = f.appendRune(dst, r)
-		}
-		rest = rest[n:]
-	}
-	return append(dst, '"')
-}
-
-// firstRune reads the first character inside a JSON string that is valid. The rune is negative for bytes that are none.
-func firstRune(s []byte) (rune, int) {
-	if s[0] != '\\' {
-		r, n := utf8.DecodeRune(s)
-		if r == utf8.RuneError && n == 1 {
-			return -1, 1
-		}
-		return r, n
-	}
-	if s[1] != 'u' {
-		if i := strings.IndexByte("bfnrt", s[1]); i >= 0 {
-			return rune("\b\f\n\r\t"[i]), 2
-		}
-		return rune(s[1]), 2 // a quote, a backslash or a slash
-	}
-	r := codeUnit(s)
-	if !utf16.IsSurrogate(r) {
-		return r, 6
-	}
-	if pair := utf16.DecodeRune(r, codeUnit(s[6:])); pair != utf8.RuneError {
-		return pair, 12
-	}
-	return -1, 6
-}
-
-// codeUnit reads a \uXXXX escape; it is negative where s does not begin with one.
-func codeUnit(s []byte) rune {
-	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
-		return -1
-	}
-	u, _ := strconv.ParseUint(string(s[2:6]), 16, 16) // valid JSON has four digits here
-	return rune(u)
-}
-
-func (f jsonForm) appendRune(dst []byte, r rune) []byte {
-	switch {
-	case r == '"' || r == '\\' || r == '/' && f&escapeSlash != 0:
-		return append(dst, '\\', byte(r))
-	case r < ' ':
-		if i := strings.IndexByte("\b\f\n\r\t", byte(r)); i >= 0 {
-			return append(dst, '\\', "bfnrt"[i])
-		}
-		return fmt.Appendf(dst, `\u%04x`, r)
-	case f&escapeHTML != 0 && strings.ContainsRune("<>&\u2028\u2029", r), f&escapeNonASCII != 0 && r >= utf8.RuneSelf:
-		for _, unit := range utf16.Encode([]rune{r}) {
-			dst = fmt.Appendf(dst, `\u%04x`, unit)
-		}
-		return dst
-	default:
-		return utf8.AppendRune(dst, r)
-	}
+	return out
 }
 
 // The secrets.
