@@ -136,6 +136,7 @@ type Decoder struct {
 	inArray bool     // an element of the array has been seen
 	first   int      // line on which the body begins
 	sub     *Decoder // of the line that is an envelope
+	isSub   bool     // and has none of its own
 
 	r       reader
 	machine jsonscan.Machine
@@ -395,11 +396,13 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	d.mirror()
 	line := strings.TrimRight(d.text[start:end], " \t\r")
 	end = start + len(line)
-	if ev, stop := d.object(d.text[:end], start, 0, true); stop == end {
+	if ev, stop := d.object(d.text[:end], start, 0, !d.isSub); stop == end {
 		if ev != nil {
 			return ev
 		}
-		d.sub = &Decoder{buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1}
+		d.sub = &Decoder{
+			buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1, isSub: true,
+		}
 		return nil
 	}
 	d.machine.Reset(0)
@@ -714,6 +717,7 @@ func (d *Decoder) peek() (c byte, ok bool) {
 				return c, true
 			}
 		}
+		d.held = d.held && d.pos-d.keep <= d.maxEventBytes()
 		if !d.read() {
 			return 0, false
 		}

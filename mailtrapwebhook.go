@@ -381,6 +381,7 @@ type exchange struct {
 	verifier  *Verifier
 	signature string
 	body      []byte
+	readWhole bool         // up to the end of the request
 	charged   int64        // bytes of it in the in-flight budget
 	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
 
@@ -651,6 +652,7 @@ func (x *exchange) readBody() error {
 		case int64(len(x.body)) > limit:
 			return refuse(http.StatusRequestEntityTooLarge, &http.MaxBytesError{Limit: limit})
 		case err == io.EOF:
+			x.readWhole = true
 			return nil
 		case err != nil:
 			return x.readError(err)
@@ -716,6 +718,14 @@ func hasReadDeadline(w http.ResponseWriter) bool {
 		default:
 			return false
 		}
+	}
+}
+
+// dropBody keeps net/http from waiting for what was not read of a body. It would read on before it sends the answer, for
+// the sake of the connection, for as long as the client takes.
+func (x *exchange) dropBody() {
+	if !x.readWhole && x.r.Body != nil && x.r.Body != http.NoBody {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now())
 	}
 }
 
@@ -966,6 +976,7 @@ func (x *exchange) answer(err error) {
 		err = nil
 	}
 	x.conclude(err)
+	x.dropBody()
 	status := x.report.Status
 	switch status {
 	case http.StatusOK: // nothing else: "any other status triggers retry"
