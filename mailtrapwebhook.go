@@ -298,6 +298,9 @@ const (
 	answerTime    = 29500 * time.Millisecond
 	settleTimeout = 5 * time.Second
 
+	// dropTimeout is how long a client has to send what is left of a body that is not wanted.
+	dropTimeout = time.Second
+
 	// retryAfter is what 503 advises: by then every lease has ended.
 	retryAfter = maxTimeout + leaseSlack
 )
@@ -721,11 +724,17 @@ func hasReadDeadline(w http.ResponseWriter) bool {
 	}
 }
 
-// dropBody keeps net/http from waiting for what was not read of a body. It would read on before it sends the answer, for
-// the sake of the connection, for as long as the client takes.
+// dropBody bounds the time for which net/http waits for what was not read of a body. It reads on before it sends the
+// answer, for the sake of the connection and of clients that listen only when they have sent everything. A server with a
+// ReadTimeout bounds that itself, and its deadline must not become later.
 func (x *exchange) dropBody() {
-	if !x.readWhole && x.r.Body != nil && x.r.Body != http.NoBody {
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now())
+	if x.readWhole || x.r.Body == nil || x.r.Body == http.NoBody {
+		return
+	}
+	server, _ := x.r.Context().Value(http.ServerContextKey).(*http.Server)
+	left := time.Until(x.started.Add(x.h.timeout()))
+	if left > 0 && (server == nil || server.ReadTimeout <= 0) {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(min(left, dropTimeout)))
 	}
 }
 
