@@ -116,7 +116,7 @@ func TestOnEventSeesEveryEvent(t *testing.T) {
 		"error":     func(context.Context) error { return errHook },
 		"permanent": func(context.Context) error { return mw.Permanent(errHook) },
 		"panic":     func(context.Context) error { panic(errHook) },
-		"nil panic": func(context.Context) error { var m map[string]int; m["x"] = 1; return nil },
+		"nil panic": func(context.Context) error { var f func() error; return f() },
 		"goexit":    func(context.Context) error { runtime.Goexit(); return nil },
 		"overrun":   func(context.Context) error { time.Sleep(7 * time.Second); return nil },
 		"timeout":   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
