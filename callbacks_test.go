@@ -110,6 +110,11 @@ func (g *hookGate) leave() {
 	g.in--
 }
 
+type emptyJoin struct{ error }
+
+func (emptyJoin) Error() string   { return "nothing" }
+func (emptyJoin) Unwrap() []error { return nil }
+
 // Whatever becomes of one event, the callback sees the others.
 func TestOnEventSeesEveryEvent(t *testing.T) {
 	fates := map[string]func(ctx context.Context) error{
@@ -318,7 +323,9 @@ func TestPermanent(t *testing.T) {
 	}{
 		{"nil", eventReturning(mw.Permanent(nil)), 200},
 		{"wrapped", eventReturning(fmt.Errorf("x: %w", mw.Permanent(errHook))), 200},
-		{"joined", eventReturning(errors.Join(errHook, mw.Permanent(errHook))), 200},
+		{"joined, all of them permanent", eventReturning(errors.Join(mw.Permanent(errHook), mw.Permanent(errHook))), 200},
+		{"joined with one that is not", eventReturning(errors.Join(mw.Permanent(errHook), errHook)), 500},
+		{"an empty join", eventReturning(emptyJoin{}), 500},
 		{"after EventTimeout", func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return mw.Permanent(ctx.Err()) }, 200},
 		{"a panic is a failure, whatever its value", func(context.Context, mw.Event) error { panic(mw.Permanent(errHook)) }, 500},
 	}

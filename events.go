@@ -33,7 +33,7 @@ type Event interface {
 	Time() time.Time
 
 	// Key identifies the event: delivered again it has the same key, and different events have different keys. It holds
-	// a digest and nothing that can be read. It is "" where nothing is there to tell the event by.
+	// a digest and nothing of the event that can be read. It is "" where nothing is there to tell the event by.
 	//
 	// It is made of the kind and the ids as they stand in Raw or, where an id is missing and for audit-log and unknown
 	// events, of all of Raw. Two audit-log entries may be equal to the byte and yet be two, which a key cannot tell:

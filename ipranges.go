@@ -257,6 +257,9 @@ func canonicalAll(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 // It is a second lock, not the first: everyone's webhooks leave Mailtrap from the same addresses, so an address tells
 // that a request is from Mailtrap, and only the signature that it is from one's own account.
 //
+// It judges r.RemoteAddr as the server set it. Put no middleware before it that writes there what a client may have
+// claimed in a header.
+//
 // The zero IPAllowlist allows nobody, and a nil one refuses whatever it is asked. An IPAllowlist is safe for concurrent
 // use.
 type IPAllowlist struct {
@@ -274,7 +277,7 @@ var (
 	errNotAllowed = errors.New("the client's address is not on the allow-list:" +
 		" the request is not from Mailtrap, its ranges have changed, or a proxy in front is not among the trusted ones")
 	errPeer = errors.New("the peer's address is not an IP address without a zone:" +
-		" behind a Unix socket, have a middleware set the request's RemoteAddr")
+		" behind a Unix socket, have a middleware set RemoteAddr to a loopback address, and trust that")
 	errHop = errors.New("an address in X-Forwarded-For cannot be read:" +
 		" a trusted proxy must add the IP address of whoever it was called by")
 )

@@ -47,7 +47,7 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 
 // What makes an event unknown or ends a body, besides faults of the JSON and unreadable fields.
 const (
-	errEmpty     reason = "the body is empty: has something read it before?"
+	errEmpty     reason = "the body is empty"
 	errNoBody    reason = "the body is neither a JSON object nor an array, nor JSON Lines"
 	errNoObject  reason = "the element is not an object"
 	errTooLarge  reason = "the event is over MaxEventBytes"
@@ -59,7 +59,8 @@ const (
 //
 // What is JSON but cannot be read as an event, and a line of JSON Lines that is not JSON, is an [*UnknownEvent] among
 // the others. Only if the body as a whole is broken, such as cut off, is there an error, a [*DecodeError]; the events
-// before the fault are then returned with it. An empty body is an error, an empty list of events is not.
+// before the fault are then returned with it. An empty body is an error, an empty list of events is not. JSON Lines that
+// are cut off end in an UnknownEvent, since each line stands for itself.
 //
 // The strings of the events are parts of one copy of the body: Clone an event to keep it for long.
 func Parse(body []byte) ([]Event, error) {
@@ -150,7 +151,7 @@ func NewDecoder(r io.Reader) *Decoder { return &Decoder{src: r} }
 func decoderOf(body []byte) *Decoder { return &Decoder{buf: body, text: string(body)} }
 
 // Decode returns the next event, or [io.EOF] after the last. There is never an event with an error. The error of a body
-// that is broken is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned again
+// that is broken or empty is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned again
 // by every further call.
 func (d *Decoder) Decode() (Event, error) {
 	if d.step == nil {

@@ -100,17 +100,21 @@ type Handler struct {
 	// OnDelivery is set.
 	//
 	// It should store or enqueue the event, which Mailtrap calls processing it asynchronously, and heed ctx, which ends
-	// with EventTimeout or Timeout but not when the client hangs up. Called beyond that, it is abandoned: the event has
-	// failed for this delivery, unless the callback succeeds after all before the next.
+	// with EventTimeout or Timeout but not when the client hangs up. A call that goes on after that is abandoned: the
+	// event has failed for this delivery, and is only a duplicate in the next if the call succeeds after all.
+	//
+	// It must be safe for concurrent use: deliveries come at the same time, and an abandoned call goes on beside others,
+	// even after the server's Shutdown has returned.
 	OnEvent func(ctx context.Context, ev Event) error
 
 	// OnDelivery is called once with the events of a delivery that are new, and not at all if there are none. A nil or
 	// [Permanent] error acknowledges all of them, any other error none.
 	OnDelivery func(ctx context.Context, d *Delivery) error
 
-	// OnMalformed, if set, is called for a delivery that was verified but whose structure is broken, with the events
-	// before the fault and a [*DecodeError]. By returning nil or a Permanent error it takes responsibility for the body,
-	// which is then answered 200 and not sent again. If it returns err itself, the answer is 422, as without it.
+	// OnMalformed, if set, is called for a delivery that was verified but whose structure is broken, with all events
+	// before the fault and a [*DecodeError]. Nothing else is done with them. By returning nil or a Permanent error it takes
+	// responsibility for the body, which is then answered 200 and not sent again. If it returns err itself, the answer is
+	// 422, as without it.
 	OnMalformed func(ctx context.Context, d *Delivery, err error) error
 
 	// Guards run in order before the body is read. The first error refuses the request.
@@ -119,15 +123,19 @@ type Handler struct {
 	// Dedup remembers which events were handled. Nil means no de-duplication: an event delivered again is handled again.
 	Dedup Deduplicator
 
-	// Scope returns a prefix for the keys of the request's events, such as the name of its tenant. It must be set where
-	// both Dedup and VerifierFor are, so that no tenant's events are taken for another's.
+	// Scope returns a prefix, such as the name of the request's tenant, that is put with a colon before the keys of its
+	// events, those for Dedup and those in Delivery.Keys alike. It must be set where both Dedup and VerifierFor are, and
+	// should be where OnDelivery stores the keys of several tenants, so that no tenant's events are taken for another's.
+	// "" is no prefix.
 	Scope func(*http.Request) string
 
 	// Concurrency is how many OnEvent calls of one delivery run at a time. 0 means 1: in the order of the body.
 	Concurrency int
 
 	// Timeout bounds the reading of a request and all of its callbacks, which see it in their context. 0 means 25
-	// seconds. It is at most 28, because Mailtrap gives up after 30.
+	// seconds. It is at most 28, because Mailtrap gives up after 30. A callback has a tenth of a second more to return,
+	// and the store the time until then. The reading is cut off through [http.ResponseController], so that middleware
+	// should leave it a way to the server's ResponseWriter; without one, the log says so once.
 	Timeout time.Duration
 
 	// EventTimeout is each OnEvent call's own share of Timeout, so that a slow one does not starve the rest. 0 means 5
@@ -151,7 +159,8 @@ type Handler struct {
 	MaxInFlightBytes int64
 
 	// Logger takes a line for each request (at the level Debug if it is answered 200, else Warn or Error), for each event
-	// that is dropped and for each panic. Nil means [slog.Default].
+	// that is dropped and for each panic, with the request's context. Where several callbacks of a delivery fail, the line
+	// has the first error. Nil means [slog.Default].
 	Logger *slog.Logger
 
 	// Observe, if set, is called with the outcome of every request, just before the answer is complete. ctx is the
@@ -163,10 +172,15 @@ type Handler struct {
 }
 
 // A Delivery is one verified request.
+//
+// Its Keys are what to store events under, with or without a [Deduplicator]: a unique index on them makes each event
+// count once. The key is [Event].Key, after the Scope if there is one. Audit-log and unknown events, and events that
+// stand in the body more than once, may be equal and yet several: their keys also hold the body's digest and their place
+// in it, by which they are recognised when Mailtrap repeats the delivery. It is "" where an event has none.
 type Delivery struct {
 	Body       []byte        // as received and signed
 	Events     []Event       // those that are new
-	Keys       []string      // the key of each event, "" where it has none
+	Keys       []string      // of each event: see below
 	Format     Format        // that the body is in
 	Secret     int           // index of the secret that matched
 	Duplicates int           // events that were left out because they have been handled before
@@ -203,7 +217,8 @@ type Report struct {
 }
 
 // Permanent marks an error of a callback as one that trying again will not cure. The event is logged, acknowledged and
-// never seen again. The result wraps err; it is nil if err is.
+// never seen again. The result wraps err; it is nil if err is. An error that wraps a permanent one is permanent too, and
+// one that wraps several errors, as [errors.Join] does, if all of them are.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -215,6 +230,20 @@ type permanentError struct{ err error }
 
 func (e *permanentError) Error() string { return e.err.Error() }
 func (e *permanentError) Unwrap() error { return e.err }
+
+// isPermanent is not errors.As, by which one permanent error among several would drop what the others are about.
+func isPermanent(err error) bool {
+	switch e := err.(type) {
+	case *permanentError:
+		return true
+	case interface{ Unwrap() error }:
+		return isPermanent(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		parts := e.Unwrap()
+		return len(parts) > 0 && !slices.ContainsFunc(parts, func(part error) bool { return !isPermanent(part) })
+	}
+	return false
+}
 
 // # Guards
 
@@ -510,7 +539,7 @@ func (x *exchange) chooseVerifier() error {
 	case errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden):
 		return refuse(guardStatus(err), err)
 	case err != nil:
-		return refuse(http.StatusServiceUnavailable, err)
+		return refuse(http.StatusServiceUnavailable, fmt.Errorf("mailtrapwebhook: VerifierFor failed: %w", err))
 	case verifier == nil:
 		return refuseBecause(http.StatusForbidden, "VerifierFor has no verifier for this request")
 	}
@@ -571,9 +600,8 @@ func (x *exchange) malformed(fault error) error {
 	err := x.call(1, x.h.timeout(), func(ctx context.Context, _ int) error {
 		return x.h.OnMalformed(ctx, x.delivery, fault)
 	})[0]
-	var permanent *permanentError
 	switch {
-	case errors.As(err, &permanent):
+	case isPermanent(err):
 		x.log(slog.LevelError, "mailtrapwebhook: malformed delivery dropped", err)
 		x.report.Dropped = x.report.Events
 	case errors.Is(err, errUnstarted):
@@ -583,6 +611,7 @@ func (x *exchange) malformed(fault error) error {
 	case err != nil:
 		return err
 	default:
+		x.log(slog.LevelWarn, "mailtrapwebhook: OnMalformed took a malformed delivery", fault)
 		x.report.Handled = x.report.Events
 	}
 	return errTaken
@@ -638,7 +667,7 @@ const bodyChunk = 64 << 10
 func (x *exchange) readBody() error {
 	limit := x.h.maxBodyBytes()
 	if x.r.ContentLength > limit {
-		return refuse(http.StatusRequestEntityTooLarge, &http.MaxBytesError{Limit: limit})
+		return refuseTooLarge(limit)
 	}
 	if err := x.charge(bodyChunk, limit); err != nil {
 		return err
@@ -653,7 +682,7 @@ func (x *exchange) readBody() error {
 		x.report.BodyBytes = len(x.body)
 		switch {
 		case int64(len(x.body)) > limit:
-			return refuse(http.StatusRequestEntityTooLarge, &http.MaxBytesError{Limit: limit})
+			return refuseTooLarge(limit)
 		case err == io.EOF:
 			x.readWhole = true
 			return nil
@@ -667,6 +696,11 @@ func (x *exchange) readBody() error {
 			}
 		}
 	}
+}
+
+func refuseTooLarge(limit int64) error {
+	err := &quietError{"the body is over MaxBodyBytes", &http.MaxBytesError{Limit: limit}}
+	return refuse(http.StatusRequestEntityTooLarge, err)
 }
 
 // charge makes the body's memory size bytes large, if the budget has them. It never waits: an answer of 503 comes again,
@@ -694,7 +728,8 @@ func (x *exchange) limitReading() (stop func()) {
 	if !hasReadDeadline(x.w) {
 		if !x.h.toldDeadline.Swap(true) {
 			x.h.logger().WarnContext(x.ctx, "mailtrapwebhook: a slow request body cannot be cut off at Timeout,"+
-				" because a middleware's ResponseWriter has no Unwrap method: set the server's ReadTimeout")
+				" because the ResponseWriter (a middleware's without an Unwrap method, or a test's) has no read deadline:"+
+				" set the server's ReadTimeout")
 		}
 		return func() {}
 	}
@@ -741,8 +776,8 @@ func (x *exchange) dropBody() {
 func (x *exchange) readError(err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge): // of a middleware
-		return refuse(http.StatusRequestEntityTooLarge, err)
+	case errors.As(err, &tooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, &quietError{"the body is over the limit of a middleware", err})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(http.StatusServiceUnavailable, &quietError{"the body did not arrive in time", err})
 	}
@@ -907,13 +942,12 @@ func (x *exchange) call(n int, share time.Duration, f func(ctx context.Context, 
 // judge returns what became of an event, given what its callback returned.
 func (x *exchange) judge(ev Event, err error) result {
 	x.logPanic(err, "event", ev)
-	var permanent *permanentError
 	switch {
 	case err == nil:
 		return handled
 	case err == errUnstarted:
 		return unstarted
-	case errors.As(err, &permanent):
+	case isPermanent(err):
 		x.log(slog.LevelError, "mailtrapwebhook: event dropped: its callback failed permanently", err, "event", ev)
 		return dropped
 	case x.tooOld(ev):
@@ -967,7 +1001,10 @@ func (x *exchange) outcome() error {
 	}
 	switch {
 	case report.Failed > 0:
-		return fmt.Errorf("mailtrapwebhook: a callback failed, first for %s %s: %w",
+		if x.h.OnDelivery != nil {
+			return fmt.Errorf("mailtrapwebhook: OnDelivery failed: %w", x.failure)
+		}
+		return fmt.Errorf("mailtrapwebhook: OnEvent failed, first for kind %q with key %s: %w",
 			loggableName(x.failedEvent.Name()), x.failedEvent.Key(), x.failure)
 	case report.Held > 0:
 		return refuseBecause(http.StatusServiceUnavailable, "another delivery holds events of this one")

@@ -31,7 +31,7 @@ var (
 	ErrMissingSignature = errors.New("mailtrapwebhook: no " + SignatureHeader + " header:" +
 		" the request is not from Mailtrap, or a proxy removed the header")
 	ErrInvalidSignature = errors.New("mailtrapwebhook: the signature does not match the body:" +
-		" the secret is another webhook's, the body was altered, or the request is forged; Diagnose tells which")
+		" the secret is another webhook's, the body was altered, or the request is forged; Diagnose may tell which")
 )
 
 // Sign returns the value that Mailtrap puts in [SignatureHeader] for body. It serves tests, replays and tools; a
@@ -203,8 +203,8 @@ func signatureOf(r *http.Request) (string, error) {
 // bodies readable from the start. The others are answered 400, as Mailtrap asks for a signature that is missing or
 // wrong, 413 where the body is over 8 MiB, or 500 where the verifier has no secret.
 //
-// It must stand in front of everything that reads the body. It bounds neither the time nor the number of bodies read at
-// once, as [Handler] does.
+// It must stand in front of everything that reads the body. It looks at no method and logs nothing, and bounds neither
+// the time nor the number of bodies read at once, as [Handler] does.
 func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	if next == nil {
 		panic("mailtrapwebhook: Middleware(nil): pass the handler that verified requests go to")
