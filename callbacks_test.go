@@ -896,3 +896,66 @@ func TestUnstartedEventsAreReleased(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+type brokenError struct{ why *string }
+
+func (e *brokenError) Error() string { return *e.why }
+func (e *brokenError) Unwrap() error { return errors.New(*e.why) }
+
+// An error whose methods panic is one event's failure, during the delivery and after it.
+func TestErrorsThatPanic(t *testing.T) {
+	for name, err := range map[string]error{
+		"in Unwrap":          &brokenError{},
+		"in Error, dropped":  mw.Permanent(&brokenError{}),
+		"typed nil, dropped": mw.Permanent((*brokenError)(nil)),
+	} {
+		for _, takes := range []time.Duration{0, time.Minute} {
+			t.Run(fmt.Sprintf("%s, after %v", name, takes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := &hookStore{}
+					rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+						if hookID(ev) != "bad" {
+							return nil
+						}
+						time.Sleep(takes)
+						return err
+					}})
+					rig.direct(hookBody("a", "bad", "b"))
+					time.Sleep(time.Hour)
+					require.GreaterOrEqual(t, len(store.keysOf("Commit")[0]), 2, "the others are committed")
+					require.Len(t, slices.Concat(store.keysOf("Commit")...), 3-len(slices.Concat(store.keysOf("Release")...)))
+				})
+			})
+		}
+	}
+}
+
+// A callback that is abandoned may change its event while the handler still has to do with it.
+func TestOnEventMayChangeItsEvent(t *testing.T) {
+	rig := newHookRig(t, &mw.Handler{
+		EventTimeout: time.Millisecond,
+		GiveUpAfter:  time.Hour,
+		OnEvent: func(_ context.Context, ev mw.Event) error {
+			sent := ev.(*mw.SendingWebhookEvent)
+			for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+				*sent = *sent.Clone()
+				sent.Timestamp = time.Time{}
+			}
+			return errHook
+		},
+	})
+	require.Equal(t, 200, rig.direct(hookBody("a")).Status, "it is older than GiveUpAfter")
+	require.Equal(t, 1, rig.last().Dropped)
+}
+
+func TestLongestEventTimeout(t *testing.T) {
+	gate := new(hookGate)
+	rig := newHookRig(t, &mw.Handler{EventTimeout: 1<<63 - 1, OnEvent: func(context.Context, mw.Event) error {
+		gate.enter()
+		defer gate.leave()
+		time.Sleep(time.Millisecond)
+		return nil
+	}})
+	require.Equal(t, 200, rig.direct(hookBody("a", "b", "c", "d")).Status)
+	require.Equal(t, 1, gate.most)
+}

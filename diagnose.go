@@ -104,7 +104,7 @@ func prove(body []byte, signature string, secrets []string) (findings []finding,
 				if left--; left < 0 {
 					return nil, false
 				}
-				sum := mac(b.value, string(k.value))
+				sum := mac(string(k.value), b.value)
 				for _, d := range digests {
 					if hmac.Equal(sum, d.value) {
 						return slices.Concat(b.findings, k.findings, d.findings), true

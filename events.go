@@ -378,31 +378,54 @@ func (res *Resource) read(r *reader) {
 func readChanges(r *reader) map[string]Change {
 	defer r.within(r.key)()
 	var changes map[string]Change
+	unread := make(map[string]int) // where the attributes stand whose change cannot be read
 	for r.member() {
-		name, change := r.key, Change{}
-		if r.object() {
-			change.read(r)
+		name, at := r.key, r.Pos()
+		var change Change
+		if !change.read(r) {
+			unread[name] = at
+		} else if len(unread) > 0 {
+			delete(unread, name)
 		}
 		if changes == nil {
 			changes = make(map[string]Change)
 		}
 		changes[name] = change
 	}
+	if len(unread) > 0 {
+		// The attribute's name is the body's and has no place in an error.
+		r.key = "(attribute)"
+		r.note(slices.Min(slices.Collect(maps.Values(unread))), "an object of values of up to 64 KiB")
+	}
 	return changes
 }
 
-func (c *Change) read(r *reader) {
-	defer r.within(r.key)()
+// maxChangeBytes is the size up to which an array or object is read as the value of a change: as Go values it takes many
+// times the memory of its text. Attributes have values of a few bytes.
+const maxChangeBytes = 64 << 10
+
+// read reports false if there is something else than a change, or null.
+func (c *Change) read(r *reader) bool {
+	if r.Peek() != '{' {
+		null := r.Null()
+		if !null {
+			r.Skip()
+		}
+		return null
+	}
+	r.Enter()
+	from, to := true, true
 	for r.member() {
 		switch r.key {
 		case "from":
-			c.From = r.any()
+			c.From, from = r.any(maxChangeBytes)
 		case "to":
-			c.To = r.any()
+			c.To, to = r.any(maxChangeBytes)
 		default:
 			r.Skip()
 		}
 	}
+	return from && to
 }
 
 func (e *InboundWebhookEvent) read(r *reader) {
@@ -436,19 +459,19 @@ type reader struct {
 	jsonscan.Scanner
 
 	key   string // of the member whose value is next
-	path  string // of the object that the member is in, with a dot at its end; "" in the event itself
+	in    string // the member of the event that key is in the value of; "" in the event itself
 	again bool   // there is a second "event" member
 
 	wantEnvelope bool // whether an events array makes the object an envelope
 	envelope     bool // and there is one
 
-	bad []unreadable // fields for which the event cannot be read
+	bad []unreadable // the fields for which the event cannot be read, of those that are read, so that they are few
 }
 
 type unreadable struct {
-	field string
-	at    int
-	why   reason
+	in, key string
+	at      int
+	why     reason
 }
 
 // A reason is an error without a position, and comparable by value.
@@ -460,27 +483,27 @@ const errNoName reason = "event is missing"
 
 func (r *reader) member() (ok bool) {
 	r.key, ok = r.Member()
-	if r.wantEnvelope && ok && r.path == "" && r.key == "events" && r.Peek() == '[' {
+	if r.wantEnvelope && ok && r.in == "" && r.key == "events" && r.Peek() == '[' {
 		r.envelope = true
 	}
-	if len(r.bad) > 0 {
-		r.forget(r.path + r.key)
+	if ok && len(r.bad) > 0 {
+		r.forget()
 	}
 	return ok
 }
 
-// forget takes back what was noted of a field that is there a second time: the last of two equal keys wins.
-func (r *reader) forget(field string) {
+// forget takes back what was noted of the member if it is there a second time: the last of two equal keys wins.
+func (r *reader) forget() {
 	r.bad = slices.DeleteFunc(r.bad, func(u unreadable) bool {
-		return u.field == field || strings.HasPrefix(u.field, field+".")
+		return u.in == r.in && u.key == r.key || r.in == "" && u.in == r.key
 	})
 }
 
-// within makes what is read until the function that it returns is called part of a field.
+// within makes what is read until the function that it returns is called part of a member.
 func (r *reader) within(key string) (restore func()) {
-	outer := r.path
-	r.path += key + "."
-	return func() { r.path = outer }
+	outer := r.in
+	r.in = key
+	return func() { r.in = outer }
 }
 
 // note notes that a field is not what it should be.
@@ -488,12 +511,11 @@ func (r *reader) note(at int, shouldBe string) {
 	if r.Failed() {
 		return
 	}
-	field := r.path + r.key
-	shown := field
-	if r.path == "changes." {
-		shown = "changes of an attribute" // whose name is the body's and has no place in an error
+	field := r.key
+	if r.in != "" {
+		field = r.in + "." + r.key
 	}
-	r.bad = append(r.bad, unreadable{field, at, reason(shown + " is not " + shouldBe)})
+	r.bad = append(r.bad, unreadable{r.in, r.key, at, reason(field + " is not " + shouldBe)})
 }
 
 // otherwise passes over a value that is not of the type that it should be. It may be null, which means absent.
@@ -603,16 +625,19 @@ func (r *reader) object() bool {
 	return true
 }
 
-func (r *reader) any() any {
+// any reads a value of any type. It reports false, having passed over it, for an array or object that is longer than max.
+func (r *reader) any(max int) (value any, ok bool) {
 	switch c := r.Peek(); {
 	case c == '"':
-		return r.String()
+		return r.String(), true
 	case c == '-' || '0' <= c && c <= '9':
-		return json.Number(r.Number())
-	default:
-		text, _ := r.Skip()
-		return anyOf(text)
+		return json.Number(r.Number()), true
 	}
+	text, _ := r.Skip()
+	if len(text) > max {
+		return nil, false
+	}
+	return anyOf(text), true
 }
 
 // anyOf returns what a JSON text that has been checked means.

@@ -1114,3 +1114,31 @@ func TestLoggedEventShowsNothingPersonal(t *testing.T) {
 		}
 	}
 }
+
+// What makes an event unreadable is told by where it stands, not by how its keys are spelled.
+func TestUnreadableFieldsBesideOddKeys(t *testing.T) {
+	for _, body := range []string{
+		`{"event":"activity_log.x","changes":{"a.b":5,"a":{"from":1}}}`,
+		`{"event":"activity_log.x","changes":{"":5}}`,
+		`{"event":"activity_log.x","actor":{"id":"zz"},"actor.id":1}`,
+		`{"event":"activity_log.x","changes":{"a":5,"b":{}}}`,
+		`{"event":"activity_log.x","changes":{"a":{},"a":5}}`,
+		`{"event":"activity_log.x","changes":{"a":{"from":[` + strings.Repeat("0,", 40_000) + `0]}}}`,
+	} {
+		events, err := mailtrapwebhook.Parse([]byte(body))
+		require.NoError(t, err)
+		require.IsType(t, (*mailtrapwebhook.UnknownEvent)(nil), events[0], "%.80s", body)
+	}
+	for _, body := range []string{
+		`{"event":"activity_log.x","changes":{"a":5,"a":{}}}`,
+		`{"event":"activity_log.x","changes":{"a":5},"changes":{"b":{}}}`,
+		`{"event":"activity_log.x","changes":{"a":null}}`,
+		`{"event":"activity_log.x","actor":{"id":"zz","id":1}}`,
+		`{"event":"activity_log.x","actor":{"id":"zz"},"actor":{}}`,
+		`{"event":"activity_log.x","changes":{"a":{"from":"` + strings.Repeat("x", 80_000) + `"}}}`,
+	} {
+		events, err := mailtrapwebhook.Parse([]byte(body))
+		require.NoError(t, err)
+		require.IsType(t, (*mailtrapwebhook.ActivityLogWebhookEvent)(nil), events[0], "%.80s", body)
+	}
+}

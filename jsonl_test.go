@@ -810,6 +810,8 @@ func TestNastyBodiesTakeLinearTime(t *testing.T) {
 		"equal keys":                `{"event":"open"` + strings.Repeat(`,"event":"open"`, n/15) + `}`,
 		"brackets":                  strings.Repeat("[", n),
 		"braces":                    strings.Repeat("{", n),
+		"a million changes":         `{"event":"activity_log.x","changes":{"k":0` + keys.String() + `}}`,
+		"a long change":             `{"event":"activity_log.x","changes":{"k":{"from":[` + strings.Repeat("{},", n/3) + `{}]}}}`,
 		"keys in keys":              strings.Repeat(`{"a":`, n/5),
 		"keys in keys on lines":     strings.Repeat("{\"a\":\n", n/6),
 		"brackets in an event":      `{"event":"open","x":` + strings.Repeat("[", n) + `}`,

@@ -48,6 +48,7 @@
 package mailtrapwebhook
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -126,7 +127,7 @@ type Handler struct {
 	// Scope returns a prefix, such as the name of the request's tenant, that is put with a colon before the keys of its
 	// events, those for Dedup and those in Delivery.Keys alike. It must be set where both Dedup and VerifierFor are, and
 	// should be where OnDelivery stores the keys of several tenants, so that no tenant's events are taken for another's.
-	// "" is no prefix.
+	// "" is no prefix, and an error where it must be set.
 	Scope func(*http.Request) string
 
 	// Concurrency is how many OnEvent calls of one delivery run at a time. 0 means 1: in the order of the body.
@@ -155,7 +156,8 @@ type Handler struct {
 	MaxEvents int
 
 	// MaxInFlightBytes bounds the memory taken by the bodies of all requests at once, until their last callback has
-	// returned. A request beyond it is answered 503. 0 means 64 MiB.
+	// returned. A request beyond it is answered 503. 0 means 64 MiB. What is made of a body once it is verified comes on
+	// top: a copy of it for the strings of its events, and the events.
 	MaxInFlightBytes int64
 
 	// Logger takes a line for each request (at the level Debug if it is answered 200, else Warn or Error), for each event
@@ -163,8 +165,8 @@ type Handler struct {
 	// has the first error. Nil means [slog.Default].
 	Logger *slog.Logger
 
-	// Observe, if set, is called with the outcome of every request, just before the answer is complete. ctx is the
-	// request's.
+	// Observe, if set, is called with the outcome of every request, just before the answer is complete, which it must not
+	// delay. ctx is the request's.
 	Observe func(ctx context.Context, r Report)
 
 	inFlight     atomic.Int64 // bytes
@@ -412,21 +414,23 @@ type exchange struct {
 
 	verifier  *Verifier
 	signature string
-	body      []byte
+	chunks    []*chunk     // that the body is read into
 	readWhole bool         // up to the end of the request
-	charged   int64        // bytes of it in the in-flight budget
+	charged   int64        // bytes of the in-flight budget
 	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
 
 	delivery *Delivery
 	events   []Event       // those of the delivery that are new; the callback may do with delivery what it likes
 	keys     []string      // of events
+	names    []string      // of events, to be logged
+	times    []time.Time   // of events
 	results  []result      // of events
 	leased   time.Time     // when the leases end
 	ended    chan struct{} // closed when the request is answered
 	report   Report
 
-	failure     error // the first of a callback
-	failedEvent Event // that it is about
+	failure   error  // the first of a callback
+	failedKey string // of its event
 }
 
 // A result is what became of an event that was handed to a callback.
@@ -450,6 +454,7 @@ func (h *Handler) newExchange(w http.ResponseWriter, r *http.Request) *exchange 
 // end gives up what the exchange has taken.
 func (x *exchange) end() {
 	x.cancel()
+	x.dropChunks()
 	close(x.ended)
 	x.unuse()
 }
@@ -555,17 +560,19 @@ func (x *exchange) takeSignature() (err error) {
 }
 
 func (x *exchange) verify() error {
-	secret, err := match(x.body, x.signature, x.verifier.current())
+	parts := x.bodyParts()
+	secret, err := match(x.signature, x.verifier.current(), parts...)
 	if err != nil {
 		return refuse(refusal(err), err)
 	}
 	x.delivery = &Delivery{
-		Body:       x.body,
+		Body:       bytes.Join(parts, nil),
 		Secret:     secret,
 		ReceivedAt: x.started,
 		Request:    x.r.WithContext(x.ctx),
 	}
 	x.delivery.Request.Body = http.NoBody
+	x.dropChunks()
 	return nil
 }
 
@@ -584,8 +591,7 @@ func (x *exchange) decode() error {
 	case errors.Is(err, errTooManyEvents):
 		return refuse(http.StatusRequestEntityTooLarge, err)
 	case err == nil:
-		x.setKeys()
-		return nil
+		return x.setKeys()
 	}
 	return x.malformed(err)
 }
@@ -596,7 +602,9 @@ func (x *exchange) malformed(fault error) error {
 	if x.h.OnMalformed == nil {
 		return refuse(http.StatusUnprocessableEntity, fault)
 	}
-	x.setKeys()
+	if err := x.setKeys(); err != nil {
+		return err
+	}
 	err := x.call(1, x.h.timeout(), func(ctx context.Context, _ int) error {
 		return x.h.OnMalformed(ctx, x.delivery, fault)
 	})[0]
@@ -622,7 +630,7 @@ var errTaken = errors.New("mailtrapwebhook: OnMalformed took the delivery")
 // setKeys makes the keys of the delivery. Where an event's own key does not tell it from others, it is told by its place
 // in this very body: a retry repeats the whole body, and another occurrence comes in another body. That is so for events
 // with equal keys, as samples and tests have, and for audit-log and unknown events, two of which may be equal.
-func (x *exchange) setKeys() {
+func (x *exchange) setKeys() error {
 	d := x.delivery
 	d.Keys = make([]string, len(d.Events))
 	count := make(map[string]int, len(d.Events))
@@ -633,6 +641,9 @@ func (x *exchange) setKeys() {
 	var scope string
 	if x.h.Scope != nil {
 		scope = x.h.Scope(x.r)
+	}
+	if scope == "" && x.h.Dedup != nil && x.h.VerifierFor != nil {
+		return errNoScope
 	}
 	bodyDigest := sync.OnceValue(func() string { return digest(string(d.Body)) })
 	for i, key := range d.Keys {
@@ -647,7 +658,11 @@ func (x *exchange) setKeys() {
 		}
 		d.Keys[i] = key
 	}
+	return nil
 }
+
+var errNoScope = errors.New(`mailtrapwebhook: Scope returned "" where Dedup and VerifierFor are set:` +
+	" let it return the tenant's name")
 
 func hasIDs(ev Event) bool {
 	switch ev.(type) {
@@ -659,29 +674,39 @@ func hasIDs(ev Event) bool {
 
 // # Reading
 
-// bodyChunk is what a body's memory begins with.
-const bodyChunk = 64 << 10
+// A chunk is the unit in which the memory for bodies is taken. Chunks are used again, so that what nobody has verified
+// leaves no garbage behind, and nothing of one is ever handed on.
+type chunk [64 << 10]byte
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // readBody reads the body into memory that grows as bytes arrive, never ahead of them on the word of a header, and that
-// is charged to the in-flight budget before it is allocated.
+// is charged to the in-flight budget before it is taken.
 func (x *exchange) readBody() error {
 	limit := x.h.maxBodyBytes()
 	if x.r.ContentLength > limit {
 		return refuseTooLarge(limit)
 	}
-	if err := x.charge(bodyChunk, limit); err != nil {
+	if err := x.charge(limit); err != nil {
 		return err
 	}
 	if x.r.Body == nil {
 		return nil
 	}
 	defer x.limitReading()()
-	for {
-		n, err := x.r.Body.Read(x.body[len(x.body):cap(x.body)])
-		x.body = x.body[:len(x.body)+n]
-		x.report.BodyBytes = len(x.body)
+	for empty := 0; empty < maxEmptyReads; empty++ {
+		size := len(x.chunks) * len(chunk{})
+		if x.report.BodyBytes == size {
+			if err := x.charge(limit); err != nil {
+				return err
+			}
+			size += len(chunk{})
+		}
+		last := x.chunks[len(x.chunks)-1]
+		n, err := x.r.Body.Read(last[len(last)-(size-x.report.BodyBytes):])
+		x.report.BodyBytes += n
 		switch {
-		case int64(len(x.body)) > limit:
+		case int64(x.report.BodyBytes) > limit:
 			return refuseTooLarge(limit)
 		case err == io.EOF:
 			x.readWhole = true
@@ -690,36 +715,48 @@ func (x *exchange) readBody() error {
 			return x.readError(err)
 		case x.ctx.Err() != nil:
 			return x.readError(os.ErrDeadlineExceeded)
-		case len(x.body) == cap(x.body):
-			if err := x.charge(2*cap(x.body), limit); err != nil {
-				return err
-			}
+		case n > 0:
+			empty = 0
 		}
 	}
+	return x.readError(io.ErrNoProgress)
 }
 
-func refuseTooLarge(limit int64) error {
-	err := &quietError{"the body is over MaxBodyBytes", &http.MaxBytesError{Limit: limit}}
-	return refuse(http.StatusRequestEntityTooLarge, err)
-}
-
-// charge makes the body's memory size bytes large, if the budget has them. It never waits: an answer of 503 comes again,
-// and a queue of requests would only take more memory.
-func (x *exchange) charge(size int, limit int64) error {
-	if length := x.r.ContentLength; length >= int64(len(x.body)) {
-		size = min(size, int(length)+1) // one more, to see that there is no more
-	}
-	size = int(min(int64(size), limit+1))
-	price := min(int64(size), limit) - x.charged
+// charge takes another chunk, if the budget has it. It never waits: an answer of 503 comes again, and a queue of
+// requests would only take more memory. A body of MaxBodyBytes costs no more than that, so that one always fits.
+func (x *exchange) charge(limit int64) error {
+	price := min(int64((len(x.chunks)+1)*len(chunk{})), limit) - x.charged
 	if x.h.inFlight.Add(price) > x.h.maxInFlightBytes() {
 		x.h.inFlight.Add(-price)
 		return refuseBecause(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes")
 	}
 	x.charged += price
-	larger := make([]byte, len(x.body), size)
-	copy(larger, x.body)
-	x.body = larger
+	x.chunks = append(x.chunks, chunks.Get().(*chunk))
 	return nil
+}
+
+// bodyParts returns what has been read of the body, in order.
+func (x *exchange) bodyParts() (parts [][]byte) {
+	left := x.report.BodyBytes
+	for _, c := range x.chunks {
+		n := min(left, len(c))
+		parts = append(parts, c[:n])
+		left -= n
+	}
+	return parts
+}
+
+// dropChunks gives the memory that the body was read into to other requests.
+func (x *exchange) dropChunks() {
+	for _, c := range x.chunks {
+		chunks.Put(c)
+	}
+	x.chunks = nil
+}
+
+func refuseTooLarge(limit int64) error {
+	err := &quietError{"the body is over MaxBodyBytes", &http.MaxBytesError{Limit: limit}}
+	return refuse(http.StatusRequestEntityTooLarge, err)
 }
 
 // limitReading makes the reading of the body end with Timeout. Rather than set a deadline, which would be later than the
@@ -760,17 +797,21 @@ func hasReadDeadline(w http.ResponseWriter) bool {
 }
 
 // dropBody bounds the time for which net/http waits for what was not read of a body. It reads on before it sends the
-// answer, for the sake of the connection and of clients that listen only when they have sent everything. A server with a
-// ReadTimeout bounds that itself, and its deadline must not become later.
+// answer, for the sake of the connection and of clients that listen only when they have sent everything. Where the
+// server's ReadTimeout ends that earlier, it stays at that.
 func (x *exchange) dropBody() {
 	if x.readWhole || x.r.Body == nil || x.r.Body == http.NoBody {
 		return
 	}
-	server, _ := x.r.Context().Value(http.ServerContextKey).(*http.Server)
-	left := time.Until(x.started.Add(x.h.timeout()))
-	if left > 0 && (server == nil || server.ReadTimeout <= 0) {
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(min(left, dropTimeout)))
+	deadline := time.Now().Add(dropTimeout)
+	if end := x.started.Add(x.h.timeout()); end.Before(deadline) {
+		deadline = end
 	}
+	server, _ := x.r.Context().Value(http.ServerContextKey).(*http.Server)
+	if server != nil && server.ReadTimeout > 0 && x.started.Add(server.ReadTimeout).Before(deadline) {
+		return
+	}
+	_ = http.NewResponseController(x.w).SetReadDeadline(deadline)
 }
 
 func (x *exchange) readError(err error) error {
@@ -820,9 +861,20 @@ func (x *exchange) reserve() error {
 			return err
 		}
 	}
-	x.events, x.keys = slices.Clone(d.Events), slices.Clone(d.Keys)
-	x.results = make([]result, len(x.events))
+	x.keepOwn()
 	return nil
+}
+
+// keepOwn keeps what has to be known of the events once their callbacks have them: these may do with the delivery and its
+// events what they like, and one that is abandoned may still be doing it.
+func (x *exchange) keepOwn() {
+	x.events, x.keys = slices.Clone(x.delivery.Events), slices.Clone(x.delivery.Keys)
+	x.results = make([]result, len(x.events))
+	x.names = make([]string, len(x.events))
+	x.times = make([]time.Time, len(x.events))
+	for i, ev := range x.events {
+		x.names[i], x.times[i] = loggableName(ev.Name()), ev.Time()
+	}
 }
 
 // keepNew drops the events from the delivery that are not reserved.
@@ -886,7 +938,11 @@ func (x *exchange) settle(done, undone []string) {
 		x.tellStore("commit", func(ctx context.Context) error { return x.h.Dedup.Commit(ctx, keys) })
 	}
 	if keys := nonEmpty(undone); len(keys) > 0 && time.Now().Before(x.leased) {
-		x.tellStore("release", func(ctx context.Context) error { return x.h.Dedup.Release(ctx, keys) })
+		x.tellStore("release", func(ctx context.Context) error {
+			ctx, cancel := context.WithDeadline(ctx, x.leased)
+			defer cancel()
+			return x.h.Dedup.Release(ctx, keys)
+		})
 	}
 }
 
@@ -915,12 +971,12 @@ func (x *exchange) callBack() error {
 			return h.OnEvent(ctx, x.events[i])
 		})
 		for i, err := range errs {
-			x.results[i] = x.judge(x.events[i], err)
+			x.results[i] = x.judge(i, err)
 		}
 	default:
 		err := x.call(1, h.timeout(), func(ctx context.Context, _ int) error { return h.OnDelivery(ctx, d) })[0]
-		for i, ev := range x.events {
-			x.results[i] = x.judge(ev, err)
+		for i := range x.events {
+			x.results[i] = x.judge(i, err)
 		}
 	}
 	return nil
@@ -931,7 +987,7 @@ func (x *exchange) call(n int, share time.Duration, f func(ctx context.Context, 
 	c := &calls{
 		ctx:     x.ctx,
 		f:       f,
-		share:   share,
+		share:   min(share, x.h.timeout()),
 		abandon: func() { x.users.Add(1) },
 		late:    x.late,
 		errs:    make([]error, n),
@@ -939,32 +995,47 @@ func (x *exchange) call(n int, share time.Duration, f func(ctx context.Context, 
 	return c.run(cmp.Or(x.h.Concurrency, 1))
 }
 
-// judge returns what became of an event, given what its callback returned.
-func (x *exchange) judge(ev Event, err error) result {
-	x.logPanic(err, "event", ev)
-	switch {
-	case err == nil:
+// judge returns what became of event i, given what its callback returned. The methods of that error are the caller's code
+// and may panic, which must not keep the other events from being judged.
+func (x *exchange) judge(i int, err error) (r result) {
+	if panicked := protect(func() error {
+		r = x.judgeError(i, err)
+		return nil
+	}); panicked != nil {
+		x.logPanic(panicked, "key", x.keys[i])
+		return failed
+	}
+	return r
+}
+
+func (x *exchange) judgeError(i int, err error) result {
+	if err == nil {
 		return handled
+	}
+	x.logPanic(err, "key", x.keys[i])
+	why := ""
+	switch {
 	case err == errUnstarted:
 		return unstarted
 	case isPermanent(err):
-		x.log(slog.LevelError, "mailtrapwebhook: event dropped: its callback failed permanently", err, "event", ev)
-		return dropped
-	case x.tooOld(ev):
-		x.log(slog.LevelError, "mailtrapwebhook: event dropped: it failed and is older than GiveUpAfter", err, "event", ev)
-		return dropped
+		why = "its callback failed permanently"
+	case x.tooOld(i):
+		why = "it failed and is older than GiveUpAfter"
+	case x.failure == nil:
+		x.failure, x.failedKey = err, x.keys[i]
 	}
-	if x.failure == nil {
-		x.failure, x.failedEvent = err, ev
-	}
-	if err == errOverran {
+	switch {
+	case why != "":
+		x.log(slog.LevelError, "mailtrapwebhook: event dropped: "+why, err, "key", x.keys[i], "name", x.names[i])
+		return dropped
+	case err == errOverran:
 		return overran
 	}
 	return failed
 }
 
-func (x *exchange) tooOld(ev Event) bool {
-	return x.h.GiveUpAfter > 0 && !ev.Time().IsZero() && x.started.Sub(ev.Time()) > x.h.GiveUpAfter
+func (x *exchange) tooOld(i int) bool {
+	return x.h.GiveUpAfter > 0 && !x.times[i].IsZero() && x.started.Sub(x.times[i]) > x.h.GiveUpAfter
 }
 
 // late is told when a callback that was abandoned has returned after all: its events are then no longer in doubt.
@@ -976,11 +1047,11 @@ func (x *exchange) late(call int, err error) {
 		if x.results[i] != overran || x.h.OnEvent != nil && i != call {
 			continue
 		}
-		switch key := x.keys[i]; x.judge(x.events[i], err) {
+		switch x.judge(i, err) {
 		case handled, dropped:
-			done = append(done, key)
+			done = append(done, x.keys[i])
 		default:
-			undone = append(undone, key)
+			undone = append(undone, x.keys[i])
 		}
 	}
 	x.settle(done, undone)
@@ -1004,8 +1075,7 @@ func (x *exchange) outcome() error {
 		if x.h.OnDelivery != nil {
 			return fmt.Errorf("mailtrapwebhook: OnDelivery failed: %w", x.failure)
 		}
-		return fmt.Errorf("mailtrapwebhook: OnEvent failed, first for kind %q with key %s: %w",
-			loggableName(x.failedEvent.Name()), x.failedEvent.Key(), x.failure)
+		return fmt.Errorf("mailtrapwebhook: OnEvent failed, first for the event with key %s: %w", x.failedKey, x.failure)
 	case report.Held > 0:
 		return refuseBecause(http.StatusServiceUnavailable, "another delivery holds events of this one")
 	case slices.Contains(x.results, unstarted):
@@ -1066,7 +1136,7 @@ func (x *exchange) conclude(err error) {
 	}
 	args := []any{"status", report.Status}
 	if err != nil {
-		args = append(args, "err", err.Error())
+		args = append(args, "err", textOf(err))
 	}
 	if report.Events > 0 {
 		args = append(args, "events", report.Events, "handled", report.Handled, "duplicates", report.Duplicates,
@@ -1077,9 +1147,20 @@ func (x *exchange) conclude(err error) {
 
 func (x *exchange) log(level slog.Level, message string, err error, args ...any) {
 	if err != nil {
-		args = append(args, "err", err.Error())
+		args = append(args, "err", textOf(err))
 	}
 	x.h.logger().Log(x.r.Context(), level, message, args...)
+}
+
+// textOf returns the text of an error, which may be the caller's and panic.
+func textOf(err error) (text string) {
+	if panicked := protect(func() error {
+		text = err.Error()
+		return nil
+	}); panicked != nil {
+		return fmt.Sprintf("(the Error method of a %T panicked)", err)
+	}
+	return text
 }
 
 // logPanic logs err if it is a panic, with the stack of the code that panicked.

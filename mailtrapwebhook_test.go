@@ -1216,3 +1216,42 @@ func TestHandlerSecrets(t *testing.T) {
 	require.NoError(t, rig.h.Verifier.SetSecrets("four"))
 	require.Equal(t, 400, rig.post(hookBody("a")).Status, "the secret was taken away")
 }
+
+// Where tenants share a store, an empty scope would make their keys the same.
+func TestEmptyScopeIsRefused(t *testing.T) {
+	rig := newHookRig(t, &mw.Handler{
+		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return hookVerifier(t, hookSecret), nil },
+		Dedup:       mw.NewMemoryDeduplicator(0, 0),
+		Scope:       func(*http.Request) string { return "" },
+	})
+	require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+	require.Empty(t, rig.handled())
+	require.Equal(t, 1, rig.said.count("Scope"))
+}
+
+// The answer does not wait for a body that is not wanted, even if the time was over before.
+func TestHandlerAnswersAfterSlowGuards(t *testing.T) {
+	for name, serverTimeout := range map[string]time.Duration{"no ReadTimeout": 0, "a long ReadTimeout": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rig := newHookRig(t, &mw.Handler{Timeout: 50 * time.Millisecond, Guards: []mw.Guard{func(*http.Request) error {
+				time.Sleep(100 * time.Millisecond)
+				return errHook
+			}}}).serve(func(s *httptest.Server) { s.Config.ReadTimeout = serverTimeout })
+			conn := rig.dial(hookRaw("1.1", hookBody("a"), 2000))
+			require.NoError(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+			require.Equal(t, 403, hookReadStatus(t, conn))
+		})
+	}
+}
+
+type idleBody struct{}
+
+func (idleBody) Read([]byte) (int, error) { return 0, nil }
+func (idleBody) Close() error             { return nil }
+
+func TestBodyThatNeverComes(t *testing.T) {
+	rig := newHookRig(t, &mw.Handler{})
+	require.Equal(t, 400, rig.direct(nil, func(r *http.Request) { r.Body, r.ContentLength = idleBody{}, -1 }).Status)
+	require.ErrorIs(t, rig.last().Err, io.ErrNoProgress)
+}

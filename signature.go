@@ -39,12 +39,15 @@ var (
 //
 // The key is the secret as text: the ASCII bytes of its 32 hexadecimal digits, not the 16 bytes that they spell.
 func Sign(body []byte, secret string) string {
-	return hex.EncodeToString(mac(body, secret))
+	return hex.EncodeToString(mac(secret, body))
 }
 
-func mac(body []byte, secret string) []byte {
+// mac takes the body in parts, so that it need not be in one piece.
+func mac(secret string, body ...[]byte) []byte {
 	h := hmac.New(sha256.New, []byte(secret))
-	h.Write(body)
+	for _, part := range body {
+		h.Write(part)
+	}
 	return h.Sum(nil)
 }
 
@@ -58,16 +61,17 @@ func mac(body []byte, secret string) []byte {
 // An empty secret anywhere in the list is an error, even if another one matches: an unset variable must not open the
 // door. Every secret is tried every time and compared in constant time. Upper-case hexadecimal digits are accepted.
 func Verify(body []byte, signature string, secrets ...string) error {
-	_, err := match(body, signature, secrets)
+	_, err := match(signature, secrets, body)
 	return err
 }
 
 // match returns the index of the first secret under which signature is that of body.
-func match(body []byte, signature string, secrets []string) (int, error) {
+func match(signature string, secrets []string, body ...[]byte) (int, error) {
+	empty := !slices.ContainsFunc(body, func(part []byte) bool { return len(part) > 0 })
 	switch {
 	case len(secrets) == 0 || slices.Contains(secrets, ""):
 		return 0, ErrNoSecret
-	case len(body) == 0:
+	case empty:
 		return 0, ErrEmptyBody
 	case signature == "":
 		return 0, ErrMissingSignature
@@ -80,7 +84,7 @@ func match(body []byte, signature string, secrets []string) (int, error) {
 	}
 	found := -1
 	for i := len(secrets) - 1; i >= 0; i-- { // backwards, so that the first match is the one that stays
-		equal := subtle.ConstantTimeCompare(mac(body, secrets[i]), given)
+		equal := subtle.ConstantTimeCompare(mac(secrets[i], body...), given)
 		found = subtle.ConstantTimeSelect(equal, i, found)
 	}
 	if found < 0 {
@@ -134,7 +138,7 @@ func (v *Verifier) current() []string {
 
 // Verify is [Verify] with the verifier's secrets.
 func (v *Verifier) Verify(body []byte, signature string) error {
-	_, err := match(body, signature, v.current())
+	_, err := match(signature, v.current(), body)
 	return err
 }
 
