@@ -112,8 +112,8 @@ func parseOne(text []byte) (Event, error) {
 //
 // The strings of events that were read at once are parts of one string: Clone an event to keep it for long.
 type Decoder struct {
-	// MaxEventBytes is the most that the text of one event may have. A larger one is passed over and becomes an
-	// [*UnknownEvent] without its text. 0 means 1 MiB. It must not be changed after the first Decode.
+	// MaxEventBytes is the most that the text of one event, or one of JSON Lines, may have. A larger one is passed over
+	// and becomes an [*UnknownEvent] without its text. 0 means 1 MiB. It must not be changed after the first Decode.
 	MaxEventBytes int
 
 	// The input. What has been read and is still needed is in buf; text is the same as a string, made when events are
@@ -151,8 +151,8 @@ func NewDecoder(r io.Reader) *Decoder { return &Decoder{src: r} }
 func decoderOf(body []byte) *Decoder { return &Decoder{buf: body, text: string(body)} }
 
 // Decode returns the next event, or [io.EOF] after the last. There is never an event with an error. The error of a body
-// that is broken or empty is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned again
-// by every further call.
+// that is broken or empty is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned
+// again by every further call.
 func (d *Decoder) Decode() (Event, error) {
 	if d.step == nil {
 		d.step = (*Decoder).start
