@@ -110,7 +110,7 @@ func (g *hookGate) leave() {
 	g.in--
 }
 
-type emptyJoin struct{ error }
+type emptyJoin struct{}
 
 func (emptyJoin) Error() string   { return "nothing" }
 func (emptyJoin) Unwrap() []error { return nil }

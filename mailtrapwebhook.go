@@ -145,8 +145,8 @@ type Handler struct {
 
 	// GiveUpAfter, if not 0, is the age from which on an event that fails is given up, as if its error were Permanent.
 	// Mailtrap pauses a webhook, and drops what comes in the meantime, when one of its deliveries has failed for 3 hours
-	// and 20 minutes: a value below that, such as 3 hours, keeps one event from doing so. An event without a time is
-	// never given up.
+	// and 20 minutes: a value below that, such as 3 hours, keeps one event from doing so. In an outage of your own that
+	// lasts longer, it gives up all that fails; each is logged. An event without a time is never given up.
 	GiveUpAfter time.Duration
 
 	// MaxBodyBytes is the size from which on a body is answered 413. 0 means 8 MiB, many times what Mailtrap sends.
@@ -155,9 +155,9 @@ type Handler struct {
 	// MaxEvents is the most events a delivery may have; more are answered 413. 0 means 10,000. Mailtrap sends 500.
 	MaxEvents int
 
-	// MaxInFlightBytes bounds the memory taken by the bodies of all requests at once, until their last callback has
-	// returned. A request beyond it is answered 503. 0 means 64 MiB. What is made of a body once it is verified comes on
-	// top: a copy of it for the strings of its events, and the events.
+	// MaxInFlightBytes bounds the memory taken by the bodies of all requests at once, in pieces of 64 KiB, until their last
+	// callback has returned. A request beyond it is answered 503. 0 means 64 MiB. What is made of a body once it is
+	// verified comes on top: a copy of it for the strings of its events, and the events.
 	MaxInFlightBytes int64
 
 	// Logger takes a line for each request (at the level Debug if it is answered 200, else Warn or Error), for each event
@@ -414,7 +414,8 @@ type exchange struct {
 
 	verifier  *Verifier
 	signature string
-	chunks    []*chunk     // that the body is read into
+	chunks    [][]byte     // that the body is read into
+	room      []byte       // of the last of them, not used yet
 	readWhole bool         // up to the end of the request
 	charged   int64        // bytes of the in-flight budget
 	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
@@ -674,11 +675,11 @@ func hasIDs(ev Event) bool {
 
 // # Reading
 
-// A chunk is the unit in which the memory for bodies is taken. Chunks are used again, so that what nobody has verified
-// leaves no garbage behind, and nothing of one is ever handed on.
-type chunk [64 << 10]byte
+// The memory for bodies is taken in chunks. They are used again, so that what nobody has verified leaves no garbage
+// behind, and nothing of one is ever handed on.
+const chunkSize = 64 << 10
 
-var chunks = sync.Pool{New: func() any { return new(chunk) }}
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // readBody reads the body into memory that grows as bytes arrive, never ahead of them on the word of a header, and that
 // is charged to the in-flight budget before it is taken.
@@ -695,15 +696,13 @@ func (x *exchange) readBody() error {
 	}
 	defer x.limitReading()()
 	for empty := 0; empty < maxEmptyReads; empty++ {
-		size := len(x.chunks) * len(chunk{})
-		if x.report.BodyBytes == size {
+		if len(x.room) == 0 {
 			if err := x.charge(limit); err != nil {
 				return err
 			}
-			size += len(chunk{})
 		}
-		last := x.chunks[len(x.chunks)-1]
-		n, err := x.r.Body.Read(last[len(last)-(size-x.report.BodyBytes):])
+		n, err := x.r.Body.Read(x.room)
+		x.room = x.room[n:]
 		x.report.BodyBytes += n
 		switch {
 		case int64(x.report.BodyBytes) > limit:
@@ -725,13 +724,23 @@ func (x *exchange) readBody() error {
 // charge takes another chunk, if the budget has it. It never waits: an answer of 503 comes again, and a queue of
 // requests would only take more memory. A body of MaxBodyBytes costs no more than that, so that one always fits.
 func (x *exchange) charge(limit int64) error {
-	price := min(int64((len(x.chunks)+1)*len(chunk{})), limit) - x.charged
-	if x.h.inFlight.Add(price) > x.h.maxInFlightBytes() {
-		x.h.inFlight.Add(-price)
-		return refuseBecause(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes")
+	price := min(int64((len(x.chunks)+1)*chunkSize), limit) - x.charged
+	for {
+		taken := x.h.inFlight.Load()
+		if taken+price > x.h.maxInFlightBytes() {
+			return refuseBecause(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes")
+		}
+		if x.h.inFlight.CompareAndSwap(taken, taken+price) {
+			break
+		}
 	}
 	x.charged += price
-	x.chunks = append(x.chunks, chunks.Get().(*chunk))
+	if limit < chunkSize {
+		x.room = make([]byte, limit+1) // one more, to see that there is no more
+	} else {
+		x.room = chunks.Get().(*[chunkSize]byte)[:]
+	}
+	x.chunks = append(x.chunks, x.room)
 	return nil
 }
 
@@ -749,9 +758,11 @@ func (x *exchange) bodyParts() (parts [][]byte) {
 // dropChunks gives the memory that the body was read into to other requests.
 func (x *exchange) dropChunks() {
 	for _, c := range x.chunks {
-		chunks.Put(c)
+		if len(c) == chunkSize {
+			chunks.Put((*[chunkSize]byte)(c))
+		}
 	}
-	x.chunks = nil
+	x.chunks, x.room = nil, nil
 }
 
 func refuseTooLarge(limit int64) error {

@@ -1,0 +1,257 @@
+package mailtrapwebhook_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// tenantScope is the scope that a test puts into its requests.
+const tenantScope = "X-Scope"
+
+func scopeOf(r *http.Request) string {
+	if values := r.Header[tenantScope]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+func inScope(scope string) hookEdit {
+	return func(r *http.Request) { r.Header[tenantScope] = []string{scope} }
+}
+
+// randomScope makes names out of few parts, so that they are prefixes of each other, of keys, or keys with prefixes.
+func randomScope(random *rand.Rand, keys []string) string {
+	parts := []string{"a", "b", "A", ":", "::", "-", "sending", "sending-", "unknown-", "0", "é", "\xff", "\x00", " ", "%3A", "/", "a:", ":a"}
+	var scope strings.Builder
+	for range random.IntN(5) {
+		if random.IntN(6) == 0 && len(keys) > 0 {
+			scope.WriteString(keys[random.IntN(len(keys))])
+			continue
+		}
+		scope.WriteString(parts[random.IntN(len(parts))])
+	}
+	return scope.String()
+}
+
+// randomEvents is a body of events that come again in others, and of ids that look like scopes.
+func randomEvents(random *rand.Rand) []byte {
+	id := func() string {
+		return strconv.Quote([]string{"", "a", "b", ":", "a:", ":a", "a:a", "sending-a", "1"}[random.IntN(9)])
+	}
+	var events []string
+	for range 1 + random.IntN(4) {
+		switch random.IntN(6) {
+		case 0, 1:
+			events = append(events, fmt.Sprintf(`{"event":"delivery","message_id":%s,"event_id":%s,"timestamp":1716070000}`, id(), id()))
+		case 2:
+			events = append(events, fmt.Sprintf(`{"event":"inbound.message_received","inbox_id":%d,"message_id":%s}`, random.IntN(3), id()))
+		case 3:
+			events = append(events, hookAudit)
+		case 4:
+			events = append(events, fmt.Sprintf(`{"event":%s}`, id()))
+		case 5:
+			events = append(events, strconv.Itoa(random.IntN(3)))
+		}
+	}
+	return hookEnvelope(events...)
+}
+
+// twoOwners returns a key that two scopes have, if there is one.
+func twoOwners(deliveries func(yield func(scope string, keys []string))) (key string, found bool) {
+	owners := make(map[string]string)
+	deliveries(func(scope string, keys []string) {
+		for _, k := range keys {
+			owner, ok := owners[k]
+			if ok && owner != scope {
+				key, found = k, true
+			}
+			owners[k] = scope
+		}
+	})
+	return key, found
+}
+
+// No key of one scope is a key of another, whatever the scopes are called and the events say.
+func TestScopesShareNoKeys(t *testing.T) {
+	t.Parallel()
+	total := 10_000
+	if fullSize() {
+		total = 300_000
+	}
+	var got *mw.Delivery
+	rig := newHookRig(t, &mw.Handler{Scope: scopeOf, OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+		got = d
+		return nil
+	}})
+	rig.h.Observe, rig.h.Logger = nil, slog.New(slog.DiscardHandler)
+	random := rand.New(rand.NewPCG(3, 14))
+	scopes, repeated := make(map[string]int), 0
+	key, found := twoOwners(func(yield func(scope string, keys []string)) {
+		var some []string
+		seen := make(map[string]bool)
+		for range total {
+			scope := randomScope(random, some)
+			require.Equal(t, http.StatusOK, rig.direct(randomEvents(random), inScope(scope)).Status)
+			require.Len(t, got.Keys, len(got.Events))
+			require.NotContains(t, got.Keys, "")
+			yield(scope, got.Keys)
+			scopes[scope]++
+			for _, key := range got.Keys {
+				if seen[key] {
+					repeated++
+				}
+				seen[key] = true
+			}
+			if len(some) < 20 {
+				some = append(some, got.Keys...)
+			}
+		}
+	})
+	require.False(t, found, "two scopes have the key %q", key)
+	t.Logf("%d scopes, %d keys seen again in their own", len(scopes), repeated)
+	require.Greater(t, len(scopes), total/10)
+	require.Greater(t, repeated, total/10, "nothing came again, so nothing could be mistaken")
+}
+
+// The property above is one that keys made the obvious way do not have.
+func TestScopesShareKeysThatAreNoDigests(t *testing.T) {
+	t.Parallel()
+	for name, keyOf := range map[string]func(scope string, ev mw.Event) string{
+		"the id, behind the scope and a colon": func(scope string, ev mw.Event) string { return scope + ":" + hookID(ev) },
+		"the id, behind the scope if any":      func(scope string, ev mw.Event) string { return scope + hookID(ev) },
+		"no scope":                             func(_ string, ev mw.Event) string { return ev.Key() },
+		"the scope, in lower case":             func(scope string, ev mw.Event) string { return strings.ToLower(scope) + ":" + ev.Key() },
+		"the scope, trimmed":                   func(scope string, ev mw.Event) string { return strings.Trim(scope, ": ") + ":" + ev.Key() },
+	} {
+		random := rand.New(rand.NewPCG(3, 14))
+		_, found := twoOwners(func(yield func(scope string, keys []string)) {
+			for range 10_000 {
+				events, err := mw.Parse(randomEvents(random))
+				require.NoError(t, err)
+				scope := randomScope(random, nil)
+				for _, ev := range events {
+					yield(scope, []string{keyOf(scope, ev)})
+				}
+			}
+		})
+		require.True(t, found, name)
+	}
+}
+
+// Tenants that share a store and send the very same bodies each have them handled, once.
+func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
+	t.Parallel()
+	tenants := []string{"a", "a:", ":a", "a:a", "A", ":", "::", "sending", "a:sending"}
+	verifiers := make(map[string]*mw.Verifier)
+	for _, tenant := range tenants {
+		verifiers[tenant] = hookVerifier(t, hookSecret) // the same for all, so that only the scope tells them apart
+	}
+	body := hookEnvelope(hookEvent("a"), hookEvent("b"), hookEvent("b"), hookAudit, hookAudit, `{"event":"new"}`, `7`)
+	const events = 7
+	rig := newHookRig(t, &mw.Handler{
+		VerifierFor: func(r *http.Request) (*mw.Verifier, error) { return verifiers[scopeOf(r)], nil },
+		Scope:       scopeOf,
+		Dedup:       mw.NewMemoryDeduplicator(0, 0),
+	})
+	for _, tenant := range tenants {
+		require.Equal(t, 200, rig.direct(body, inScope(tenant)).Status)
+		require.Equal(t, events, rig.last().Handled, "%q", tenant)
+	}
+	for _, tenant := range tenants {
+		require.Equal(t, 200, rig.direct(body, inScope(tenant)).Status)
+		require.Equal(t, events, rig.last().Duplicates, "%q", tenant)
+	}
+	require.Len(t, rig.handled(), events*len(tenants))
+	require.Equal(t, 403, rig.direct(body, inScope("nobody")).Status)
+	verifiers[""] = verifiers["a"]
+	require.Equal(t, 500, rig.direct(body, inScope("")).Status, "a tenant whose name was forgotten")
+	require.Len(t, rig.handled(), events*len(tenants))
+}
+
+// A full store forgets nothing because of requests that are not signed, however many and whoever is their tenant. One
+// that is signed makes it forget the oldest.
+func TestForgedRequestsEvictNothing(t *testing.T) {
+	t.Parallel()
+	const batch, batches, forged = 100, 10, 10_000
+	rig := newHookRig(t, &mw.Handler{
+		Scope: scopeOf,
+		Dedup: mw.NewMemoryDeduplicator(0, batch*batches),
+	})
+	var report mw.Report
+	rig.h.Logger = slog.New(slog.DiscardHandler)
+	rig.h.Observe = func(_ context.Context, r mw.Report) { report = r }
+	bodies := make([][]byte, batches+1)
+	for i := range bodies {
+		var ids []string
+		for j := range batch {
+			ids = append(ids, fmt.Sprintf("%d-%d", i, j))
+		}
+		bodies[i] = hookBody(ids...)
+	}
+	for _, body := range bodies[:batches] {
+		require.Equal(t, 200, rig.direct(body, inScope("a")).Status)
+		require.Equal(t, batch, report.Handled)
+	}
+	allRemembered := func() {
+		for i, body := range bodies[:batches] {
+			require.Equal(t, 200, rig.direct(body, inScope("a")).Status)
+			require.Equal(t, batch, report.Duplicates, "of batch %d", i)
+		}
+	}
+	allRemembered()
+	edits := []hookEdit{hookForged, hookUnsigned, hookHeader(mw.SignatureHeader, rawDigits, rawDigits),
+		hookHeader(mw.SignatureHeader, rawDigits[:62]), hookHeader(mw.SignatureHeader, "")}
+	for i := range forged {
+		id := strconv.Itoa(i)
+		answer := rig.direct(hookBody("x"+id, "y"+id), inScope([]string{"a", "", "b"}[i%3]), edits[i%len(edits)])
+		require.Equal(t, 400, answer.Status)
+	}
+	allRemembered()
+
+	require.Equal(t, 200, rig.direct(bodies[batches], inScope("a")).Status)
+	require.Equal(t, batch, report.Handled)
+	require.Equal(t, 200, rig.direct(bodies[0], inScope("a")).Status)
+	require.Equal(t, batch, report.Handled, "the oldest were to go")
+}
+
+// What MemoryDeduplicator's doc comment says of its memory holds for the keys that Handler makes, at the default size
+// and long after it is full.
+func TestMillionKeyStoreStaysWithinItsMemory(t *testing.T) {
+	if !fullSize() {
+		t.Skip("a quarter of a gigabyte: set MAILTRAPWEBHOOK_FULL=1")
+	}
+	const maxKeys, batch, documented = 1_000_000, 500, 170_000_000
+	keys := make([]string, batch)
+	next := 0
+	d := mw.NewMemoryDeduplicator(0, 0)
+	fill := func(n int) {
+		for end := next + n; next < end; next += batch {
+			for i := range keys {
+				id := strconv.Itoa(next + i)
+				keys[i] = (&mw.SendingWebhookEvent{Event: mw.EventDelivery, MessageID: id, EventID: id}).Key()
+			}
+			reserveAndCommit(t, d, keys)
+		}
+	}
+	var used int64
+	for i := range 10 {
+		used += heapGrowth(func() { fill(maxKeys) })
+		t.Logf("%d million keys of %d bytes: %.1f MB", i+1, len(keys[0]), float64(used)/1e6)
+		require.Less(t, used, int64(documented))
+	}
+	again, err := d.Reserve(t.Context(), keys, 1)
+	require.NoError(t, err)
+	require.NotContains(t, again, mw.Reserved, "the newest are remembered")
+	runtime.KeepAlive(d)
+}
