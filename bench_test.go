@@ -1,0 +1,184 @@
+package mailtrapwebhook_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// benchLines returns n sending events of all kinds, as Mailtrap fills them, each on a line of its own.
+func benchLines(n int) []string {
+	kinds := []string{
+		`"delivery"`, `"open","ip":"127.138.158.185","user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7)"`,
+		`"click","ip":"142.86.27.2","user_agent":"Mozilla/5.0 (Windows NT x.y; Win64; x64)","url":"https:\/\/example.com\/a?b=c"`,
+		`"unsubscribe","ip":"142.86.27.2","user_agent":"Mozilla/5.0 (Windows NT x.y; Win64; x64)"`, `"spam"`,
+		`"soft bounce","response":"4.7.1 Temporary error, please retry","response_code":451,"bounce_category":"greylisting"`,
+		`"bounce","response":"[CS01] Message rejected due to \"local policy\"","response_code":555,"bounce_category":"spam"`,
+		`"suspension","reason":"Your account has reached its daily sending limit."`,
+		`"reject","reason":"Recipient in suppression list. Reason: unsubscription"`,
+	}
+	variables := []string{
+		"", `"user_id":"123"`, `"user_id":1234567890123456789,"trial":true`, `"name":"Zoë","plan":"pro","seats":12`,
+		`"a":"1","b":2,"c":"three","d":false`,
+	}
+	lines := make([]string, n)
+	for i := range lines {
+		custom := ""
+		if v := variables[i%len(variables)]; v != "" {
+			custom = `"custom_variables":{` + v + `},`
+		}
+		lines[i] = fmt.Sprintf(`{"event":%s,"timestamp":%d,"sending_stream":"transactional","category":"Password reset",%s`+
+			`"message_id":"1df37d17-0286-4d8b-8edf-%012x","email":"receiver%d@example.com",`+
+			`"event_id":"bede7236-2284-43d6-a953-%012x","sending_domain_name":"examplesender.com"}`,
+			kinds[i%len(kinds)], 1728669700+i, custom, i, i, i)
+	}
+	return lines
+}
+
+func benchEnvelope(n int) []byte {
+	return []byte(`{"events":[` + strings.Join(benchLines(n), ",") + `]}`)
+}
+
+// benchBodies are deliveries of the largest batch that Mailtrap sends, in both formats.
+func benchBodies() map[string][]byte {
+	return map[string][]byte{
+		"JSON":       benchEnvelope(500),
+		"JSON Lines": []byte(strings.Join(benchLines(500), "\n") + "\n"),
+	}
+}
+
+// againstHMAC runs f and reports how much longer it takes than the HMAC of body, which nobody can do without.
+func againstHMAC(b *testing.B, body []byte, f func()) {
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		f()
+	}
+	start := time.Now()
+	for range b.N {
+		mw.Sign(body, hookSecret)
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(time.Since(start)), "×HMAC")
+}
+
+func BenchmarkParse(b *testing.B) {
+	for format, body := range benchBodies() {
+		b.Run(format, func(b *testing.B) {
+			againstHMAC(b, body, func() {
+				events, err := mw.Parse(body)
+				if err != nil || len(events) != 500 {
+					b.Fatal(len(events), err)
+				}
+			})
+		})
+	}
+	one := []byte(benchLines(1)[0])
+	b.Run("one event", func(b *testing.B) {
+		againstHMAC(b, one, func() { _, _ = mw.Parse(one) })
+	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	body := benchEnvelope(500)
+	signature := mw.Sign(body, hookSecret)
+	againstHMAC(b, body, func() {
+		if err := mw.Verify(body, signature, hookSecret); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+func BenchmarkVerifyAndParse(b *testing.B) {
+	verifier := hookVerifier(b, hookSecret)
+	for format, body := range benchBodies() {
+		signature := mw.Sign(body, hookSecret)
+		b.Run(format, func(b *testing.B) {
+			againstHMAC(b, body, func() {
+				if _, err := verifier.Parse(body, signature); err != nil {
+					b.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkDecoder(b *testing.B) {
+	for format, body := range map[string][]byte{
+		"JSON":       benchEnvelope(10_000),
+		"JSON Lines": []byte(strings.Join(benchLines(10_000), "\n")),
+	} {
+		b.Run(format, func(b *testing.B) {
+			againstHMAC(b, body, func() {
+				for _, err := range mw.NewDecoder(bytes.NewReader(body)).Events() {
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkKey(b *testing.B) {
+	body := benchEnvelope(500)
+	events, err := mw.Parse(body)
+	require.NoError(b, err)
+	againstHMAC(b, body, func() {
+		for _, ev := range events {
+			ev.Key()
+		}
+	})
+}
+
+// BenchmarkEndToEnd is a delivery of 500 events over loopback HTTP, the client included.
+func BenchmarkEndToEnd(b *testing.B) {
+	body := benchEnvelope(500)
+	verifier := hookVerifier(b, hookSecret)
+	count := func(context.Context, mw.Event) error { return nil }
+	for _, test := range []struct {
+		name    string
+		handler http.Handler
+	}{
+		{"Handler", &mw.Handler{Verifier: verifier, OnEvent: count}},
+		{"Handler with Dedup", &mw.Handler{Verifier: verifier, OnEvent: count, Dedup: mw.NewMemoryDeduplicator(time.Nanosecond, 0)}},
+		{"read and verify only", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := verifier.VerifyRequest(r); err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+			}
+		})},
+		{"encoding|json", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			var delivery struct{ Events []map[string]any }
+			if mw.Verify(body, r.Header.Get(mw.SignatureHeader), hookSecret) != nil || json.Unmarshal(body, &delivery) != nil {
+				w.WriteHeader(http.StatusBadRequest)
+			}
+		})},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			server := httptest.NewServer(test.handler)
+			defer server.Close()
+			signature := mw.Sign(body, hookSecret)
+			againstHMAC(b, body, func() {
+				r, _ := http.NewRequest(http.MethodPost, server.URL, bytes.NewReader(body))
+				r.Header.Set(mw.SignatureHeader, signature)
+				resp, err := server.Client().Do(r)
+				if err != nil || resp.StatusCode != http.StatusOK {
+					b.Fatal(resp, err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			})
+		})
+	}
+}
