@@ -11,11 +11,11 @@ import (
 
 // What becomes of a call besides what its function returns.
 var (
-	errUnstarted = errors.New("mailtrapwebhook: there was no time left to call the callback:" +
+	errUnstarted = errors.New("there was no time left to call the callback:" +
 		" raise Concurrency, or let callbacks enqueue and return")
-	errOverran = errors.New("mailtrapwebhook: the callback did not return in time and was abandoned:" +
+	errOverran = errors.New("the callback did not return in time and was abandoned:" +
 		" let it heed its context")
-	errGoexit = errors.New("mailtrapwebhook: the callback ended its goroutine by runtime.Goexit")
+	errGoexit = errors.New("the function ended its goroutine by runtime.Goexit: let it return")
 )
 
 // grace is how long a callback that heeds its context has to return when that has ended, before it is abandoned.

@@ -959,3 +959,25 @@ func TestLongestEventTimeout(t *testing.T) {
 	require.Equal(t, 200, rig.direct(hookBody("a", "b", "c", "d")).Status)
 	require.Equal(t, 1, gate.most)
 }
+
+// A callback that returns late has its mark made at leisure: the answer has been given.
+func TestLateCommitIsNotRushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &hookStore{commit: func(ctx context.Context) error {
+			select {
+			case <-time.After(time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(context.Context, mw.Event) error {
+			time.Sleep(29400 * time.Millisecond)
+			return nil
+		}})
+		require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+		time.Sleep(time.Minute)
+		require.Equal(t, []string{"Reserve", "Commit"}, store.names())
+		require.Zero(t, rig.said.count("Dedup failed"))
+	})
+}

@@ -140,7 +140,7 @@ type ActivityLogWebhookEvent struct {
 
 // An Actor is who did something. Mailtrap itself has a name only.
 type Actor struct {
-	ID   int64     `json:"id,omitempty"`
+	ID   int64     `json:"id,omitempty"` // 0 where there is none
 	Type ActorType `json:"type,omitempty"`
 	Name string    `json:"name,omitempty"`
 }
@@ -191,12 +191,12 @@ const inboundMessageReceived = "inbound.message_received"
 
 // An InboundWebhookEvent reports a mail that an inbox received.
 type InboundWebhookEvent struct {
-	Event     string    `json:"event,omitempty"`    // "inbound.message_received"
-	EventID   string    `json:"event_id,omitempty"` // may differ when the event is delivered again
-	InboxID   int64     `json:"inbox_id,omitempty"`
-	MessageID string    `json:"message_id,omitempty"`
-	From      string    `json:"from,omitempty"`     // the sender, as in the mail's header
-	Timestamp time.Time `json:"timestamp,omitzero"` // UTC, whole milliseconds
+	Event     string    `json:"event,omitempty"`      // "inbound.message_received"
+	EventID   string    `json:"event_id,omitempty"`   // may differ when the event is delivered again
+	InboxID   int64     `json:"inbox_id,omitempty"`   // of the inbox that received the mail
+	MessageID string    `json:"message_id,omitempty"` // of the mail received
+	From      string    `json:"from,omitempty"`       // the sender, as in the mail's header
+	Timestamp time.Time `json:"timestamp,omitzero"`   // UTC, whole milliseconds
 
 	Raw string `json:"-"` // the event's JSON text, byte for byte as received
 }
@@ -268,7 +268,7 @@ func canonicalName(name string) string {
 
 // # Reading
 //
-// What stands in an event's JSON and where it goes: the contract as a table.
+// What stands in an event's JSON and where it goes, as Mailtrap documents it and as it was seen.
 
 func (e *SendingWebhookEvent) read(r *reader) {
 	for r.member() {

@@ -872,7 +872,7 @@ func TestVariables(t *testing.T) {
 		value, ok := mailtrapwebhook.Variables(text).Get(name)
 		require.True(t, ok, name)
 		require.Equal(t, want.value, value, name)
-		if name != "l" { // its blanks are not the contract's
+		if name != "l" { // Text gives an array as it is spelled, blanks and all
 			require.Equal(t, want.text, mailtrapwebhook.Variables(text).Text(name), name)
 		}
 	}

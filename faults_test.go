@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -462,7 +461,7 @@ func breakOff(rig *hookRig, body []byte) {
 // it took stays taken. The whole load is for MAILTRAPWEBHOOK_FULL=1.
 func TestDeliveryUnderFaults(t *testing.T) {
 	load := faultLoad{batches: 600, patience: 2 * time.Minute}
-	if os.Getenv("MAILTRAPWEBHOOK_FULL") == "1" {
+	if fullSize() {
 		load = faultLoad{batches: 4096, patience: 5 * time.Minute}
 	}
 	violations, figures := load.run(t)

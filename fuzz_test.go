@@ -209,7 +209,7 @@ func (f *fields) variables(key string) mailtrapwebhook.Variables {
 	return mailtrapwebhook.Variables(text)
 }
 
-// oracle returns the event that a text is by the contract, its Raw apart, and whether there is something wrong with it.
+// oracle returns the event that a text is, its Raw apart, and whether there is something wrong with it.
 func oracle(raw string) (ev mailtrapwebhook.Event, name string, bad bool) {
 	dec := json.NewDecoder(strings.NewReader(raw))
 	dec.UseNumber()
@@ -285,7 +285,7 @@ func auditOracle(f *fields) mailtrapwebhook.Event {
 	return e
 }
 
-// requireOracle asserts that an event is what its text says by the contract.
+// requireOracle asserts that an event is what its text says.
 func requireOracle(t *testing.T, ev mailtrapwebhook.Event) {
 	t.Helper()
 	want, name, bad := oracle(rawOf(ev))

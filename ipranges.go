@@ -122,7 +122,7 @@ func refusingDowngrades(client *http.Client) *http.Client {
 //
 // An allow-list must never widen by accident, so one bad entry refuses the whole document. Bad is a prefix shorter than
 // /16 (IPv4) or /32 (IPv6), one that is not of the public internet (private, loopback, link-local, unspecified,
-// multicast, broadcast), and an address with a zone. IPv4 written as IPv6 is judged as IPv4; a prefix that takes in
+// 0.0.0.0/8, multicast, 224.0.0.0 and above), and an address with a zone. IPv4 written as IPv6 is judged as IPv4; a prefix that takes in
 // more than the IPv4 addresses in IPv6 is bad. So is a document over 1 MiB, one that is not JSON, and one with no
 // prefix in it.
 func ParseIPRanges(doc []byte) ([]netip.Prefix, error) {
@@ -217,11 +217,11 @@ func publicRange(p netip.Prefix) (netip.Prefix, error) {
 	if p.Addr().Is4() {
 		minBits = minBits4
 	}
-	// With at least minBits, a prefix lies in a special range or beside it, and its first address tells which.
+	// With at least minBits, a prefix lies in one of these ranges or beside it, and its first address tells which.
 	switch a := p.Addr(); {
 	case p.Bits() < minBits:
 		return netip.Prefix{}, fmt.Errorf("is wider than /%d", minBits)
-	case a.IsPrivate(), !a.IsGlobalUnicast():
+	case a.IsPrivate(), !a.IsGlobalUnicast(), a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 224):
 		return netip.Prefix{}, errors.New("is not of the public internet")
 	}
 	return p, nil
@@ -273,7 +273,7 @@ type IPAllowlist struct {
 var (
 	errNilAllowlist = errors.New("the allow-list is nil: make one with NewIPAllowlist")
 	errNobody       = errors.New("the allow-list allows nobody:" +
-		" it was made of an empty list, or one with an invalid prefix")
+		" it was made of an empty list, or one with an invalid prefix; give Set a valid one")
 	errNotAllowed = errors.New("the client's address is not on the allow-list:" +
 		" the request is not from Mailtrap, its ranges have changed, or a proxy in front is not among the trusted ones")
 	errPeer = errors.New("the peer's address is not an IP address without a zone:" +

@@ -36,13 +36,15 @@ func (f Format) String() string {
 type DecodeError struct {
 	Offset int64 // of the byte at fault, from 0
 	Line   int   // that it is on, from 1
-	Err    error
+	Err    error // what is wrong; [io.ErrUnexpectedEOF], for [errors.Is], where the JSON is cut off
 }
 
+// Error says what is wrong and where.
 func (e *DecodeError) Error() string {
 	return fmt.Sprintf("mailtrapwebhook: line %d, offset %d: %v", e.Line, e.Offset, e.Err)
 }
 
+// Unwrap returns Err.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
 // What makes an event unknown or ends a body, besides faults of the JSON and unreadable fields.
@@ -68,7 +70,7 @@ func Parse(body []byte) ([]Event, error) {
 	return events, err
 }
 
-var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents")
+var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents: raise it if Mailtrap sent them")
 
 // parse is Parse with a limit on the number of events, beyond which it returns errTooManyEvents.
 func parse(body []byte, maxEvents int) (events []Event, format Format, err error) {
@@ -137,7 +139,7 @@ type Decoder struct {
 	inArray bool     // an element of the array has been seen
 	first   int      // line on which the body begins
 	sub     *Decoder // of the line that is an envelope
-	isSub   bool     // and has none of its own
+	isSub   bool     // and looks for no envelope in it again: it could do so for ever
 
 	r       reader
 	machine jsonscan.Machine
@@ -523,7 +525,7 @@ func (d *Decoder) value() (Event, error) {
 	d.mirror()
 	start := d.pos
 	d.pos = end
-	if d.text[start] == '{' {
+	if d.text[start] == '{' { // the machine has found it to be JSON, and the scanner not: a bug
 		return nil, d.errorAt(start, errUnsettled)
 	}
 	return d.unknown(d.text[start:end], errNoObject, start), nil

@@ -30,8 +30,9 @@
 // # Delivery and retries
 //
 // Mailtrap delivers at least once. Whatever is not answered 200 within 30 seconds it sends again, whole, every five
-// minutes up to 40 times, and then pauses the webhook. So does a Handler: an event is acknowledged only when its callback
-// has returned nil or a [Permanent] error, and one failure holds up no other event of the batch. With [Handler].Dedup,
+// minutes up to 40 times (inbound events 10 times over 24 hours), and then pauses the webhook. A Handler acknowledges an
+// event only when its callback has returned nil or a [Permanent] error, or when it fails at an age over GiveUpAfter if
+// that is set, and one failure holds up no other event of the batch. With [Handler].Dedup,
 // each event is handled once, as long as the store remembers it. What no store can promise is that a callback's effect
 // and the mark that it was handled come about together, unless they share a transaction: after a crash between the two
 // the event comes again. Nothing is promised about the order of events.
@@ -76,17 +77,18 @@ import (
 //
 //	200  every event is handled, a duplicate, or permanently failed
 //	400  no signature or a wrong one, or the body broke off
-//	401  a Guard's ErrUnauthorized, with a Basic challenge
-//	403  any other error of a Guard
+//	401  ErrUnauthorized of a Guard or VerifierFor, with a Basic challenge
+//	403  any other error of a Guard; ErrForbidden or no verifier from VerifierFor
 //	405  not POST
 //	413  more than MaxBodyBytes or MaxEvents
 //	415  an encoded body, or a type that is plainly not JSON or text
 //	422  verified, but the structure of the body is broken, and no OnMalformed took it
 //	500  a callback failed, panicked or overran, or the handler is set up wrongly
-//	503  overload, another delivery holds an event, no time left, or the store is down; with Retry-After
+//	503  overload, another delivery holds an event, no time left, or the store or VerifierFor failed; with Retry-After
 //
 // and to everything but 200 Mailtrap reacts by sending the delivery again. The client learns no more than the status; the
-// reason is logged, without anything secret or personal, except what the errors of callbacks say.
+// reason is logged, without anything secret or personal, except what the errors of the functions and the store that it
+// was given say.
 type Handler struct {
 	// Verifier checks the signatures. If it is nil and VerifierFor is too, every request is refused.
 	Verifier *Verifier
@@ -96,26 +98,27 @@ type Handler struct {
 	// wraps [ErrForbidden], 401 one that wraps [ErrUnauthorized], and 503 any other.
 	VerifierFor func(*http.Request) (*Verifier, error)
 
-	// OnEvent is called for each event, an [*UnknownEvent] too, whatever became of the others. A nil error acknowledges
-	// the event for good; so does a [Permanent] one. Any other makes Mailtrap send the delivery again. Either OnEvent or
+	// OnEvent is called for each event, an [*UnknownEvent] too, that has not been handled as far as Dedup knows, whatever
+	// becomes of the others. A nil error acknowledges the event for good; so does a [Permanent] one. Any other makes Mailtrap send the delivery again. Either OnEvent or
 	// OnDelivery is set.
 	//
 	// It should store or enqueue the event, which Mailtrap calls processing it asynchronously, and heed ctx, which ends
 	// with EventTimeout or Timeout but not when the client hangs up. A call that goes on after that is abandoned: the
-	// event has failed for this delivery, and is only a duplicate in the next if the call succeeds after all.
+	// event has failed for this delivery, and with Dedup is a duplicate in the next if the call succeeds after all.
 	//
 	// It must be safe for concurrent use: deliveries come at the same time, and an abandoned call goes on beside others,
 	// even after the server's Shutdown has returned.
 	OnEvent func(ctx context.Context, ev Event) error
 
 	// OnDelivery is called once with the events of a delivery that are new, and not at all if there are none. A nil or
-	// [Permanent] error acknowledges all of them, any other error none.
+	// [Permanent] error acknowledges all of them, any other error none (but for those older than GiveUpAfter). It has all
+	// of Timeout, and must be safe for concurrent use as OnEvent must.
 	OnDelivery func(ctx context.Context, d *Delivery) error
 
 	// OnMalformed, if set, is called for a delivery that was verified but whose structure is broken, with all events
 	// before the fault and a [*DecodeError]. Nothing else is done with them. By returning nil or a Permanent error it takes
-	// responsibility for the body, which is then answered 200 and not sent again. If it returns err itself, the answer is
-	// 422, as without it.
+	// responsibility for the body, which is then answered 200 and not sent again. If it returns err itself, or wraps it,
+	// the answer is 422, as without it; any other error is answered 500.
 	OnMalformed func(ctx context.Context, d *Delivery, err error) error
 
 	// Guards run in order before the body is read. The first error refuses the request.
@@ -135,7 +138,7 @@ type Handler struct {
 
 	// Timeout bounds the reading of a request and all of its callbacks, which see it in their context. 0 means 25
 	// seconds. It is at most 28, because Mailtrap gives up after 30. A callback has a tenth of a second more to return,
-	// and the store the time until then. The reading is cut off through [http.ResponseController], so that middleware
+	// and the store up to 5 seconds for each call that tells it the outcome, within 29.5 seconds in all. The reading is cut off through [http.ResponseController], so that middleware
 	// should leave it a way to the server's ResponseWriter; without one, the log says so once.
 	Timeout time.Duration
 
@@ -143,13 +146,14 @@ type Handler struct {
 	// seconds.
 	EventTimeout time.Duration
 
-	// GiveUpAfter, if not 0, is the age from which on an event that fails is given up, as if its error were Permanent.
+	// GiveUpAfter, if not 0, is the age beyond which an event that fails is given up, as if its error were Permanent.
 	// Mailtrap pauses a webhook, and drops what comes in the meantime, when one of its deliveries has failed for 3 hours
 	// and 20 minutes: a value below that, such as 3 hours, keeps one event from doing so. In an outage of your own that
 	// lasts longer, it gives up all that fails; each is logged. An event without a time is never given up.
 	GiveUpAfter time.Duration
 
-	// MaxBodyBytes is the size from which on a body is answered 413. 0 means 8 MiB, many times what Mailtrap sends.
+	// MaxBodyBytes is the most bytes a body may have; a larger one is answered 413. 0 means 8 MiB, many times what Mailtrap
+	// sends.
 	MaxBodyBytes int64
 
 	// MaxEvents is the most events a delivery may have; more are answered 413. 0 means 10,000. Mailtrap sends 500.
@@ -182,12 +186,12 @@ type Handler struct {
 type Delivery struct {
 	Body       []byte        // as received and signed
 	Events     []Event       // those that are new
-	Keys       []string      // of each event: see below
+	Keys       []string      // of each event, "" where it has none: see above
 	Format     Format        // that the body is in
 	Secret     int           // index of the secret that matched
 	Duplicates int           // events that were left out because they have been handled before
 	ReceivedAt time.Time     // when its request arrived
-	Request    *http.Request // its Body is [http.NoBody]
+	Request    *http.Request // its Body is [http.NoBody], and its context ends with Timeout, not with the client
 }
 
 // LogValue implements [slog.LogValuer]: a logged delivery shows its size and nothing of what it says.
@@ -374,7 +378,7 @@ func (h *Handler) checkSetup() error {
 	}
 	for i, guard := range h.Guards {
 		if guard == nil {
-			return wrong(fmt.Sprintf("Guards[%d] is nil", i))
+			return wrong(fmt.Sprintf("Guards[%d] is nil: set it or leave it out", i))
 		}
 	}
 	return nil
@@ -507,7 +511,7 @@ func (x *exchange) checkType() error {
 	for _, line := range x.r.Header.Values("Content-Encoding") {
 		for coding := range strings.SplitSeq(line, ",") {
 			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
-				return refuseBecause(http.StatusUnsupportedMediaType, "the body has a Content-Encoding")
+				return refuseBecause(http.StatusUnsupportedMediaType, "the body has a Content-Encoding: keep proxies from encoding it")
 			}
 		}
 	}
@@ -613,12 +617,13 @@ func (x *exchange) malformed(fault error) error {
 	case isPermanent(err):
 		x.log(slog.LevelError, "mailtrapwebhook: malformed delivery dropped", err)
 		x.report.Dropped = x.report.Events
-	case errors.Is(err, errUnstarted):
-		return refuse(http.StatusServiceUnavailable, err)
+	case err == errUnstarted:
+		return refuse(http.StatusServiceUnavailable, errNoTime)
 	case errors.Is(err, fault):
 		return refuse(http.StatusUnprocessableEntity, err)
 	case err != nil:
-		return err
+		x.logPanic(err)
+		return fmt.Errorf("mailtrapwebhook: OnMalformed failed: %w", err)
 	default:
 		x.log(slog.LevelWarn, "mailtrapwebhook: OnMalformed took a malformed delivery", fault)
 		x.report.Handled = x.report.Events
@@ -728,7 +733,8 @@ func (x *exchange) charge(limit int64) error {
 	for {
 		taken := x.h.inFlight.Load()
 		if taken+price > x.h.maxInFlightBytes() {
-			return refuseBecause(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes")
+			return refuseBecause(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes:"+
+				" raise it, or let callbacks return sooner")
 		}
 		if x.h.inFlight.CompareAndSwap(taken, taken+price) {
 			break
@@ -766,7 +772,7 @@ func (x *exchange) dropChunks() {
 }
 
 func refuseTooLarge(limit int64) error {
-	err := &quietError{"the body is over MaxBodyBytes", &http.MaxBytesError{Limit: limit}}
+	err := &quietError{"the body is over MaxBodyBytes: Mailtrap sends far less", &http.MaxBytesError{Limit: limit}}
 	return refuse(http.StatusRequestEntityTooLarge, err)
 }
 
@@ -831,7 +837,7 @@ func (x *exchange) readError(err error) error {
 	case errors.As(err, &tooLarge):
 		return refuse(http.StatusRequestEntityTooLarge, &quietError{"the body is over the limit of a middleware", err})
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(http.StatusServiceUnavailable, &quietError{"the body did not arrive in time", err})
+		return refuse(http.StatusServiceUnavailable, &quietError{"the body did not arrive in time: a proxy is slow, or a stranger is", err})
 	}
 	return refuse(http.StatusBadRequest, &quietError{"the body broke off or is malformed", err})
 }
@@ -851,7 +857,7 @@ func (e *quietError) Unwrap() error { return e.cause }
 func (x *exchange) reserve() error {
 	d, h := x.delivery, x.h
 	if x.ctx.Err() != nil {
-		return refuse(http.StatusServiceUnavailable, errUnstarted)
+		return refuse(http.StatusServiceUnavailable, errNoTime)
 	}
 	if keys := nonEmpty(d.Keys); h.Dedup != nil && len(keys) > 0 {
 		lease := h.timeout() + leaseSlack
@@ -914,7 +920,8 @@ func (x *exchange) keepNew(reservations []Reservation) error {
 	x.report.Duplicates = d.Duplicates
 	if unanswered {
 		x.settle(nil, keys)
-		return refuseBecause(http.StatusServiceUnavailable, "Dedup gave a Reservation that is none of the constants")
+		return refuseBecause(http.StatusServiceUnavailable, "Dedup gave a Reservation that is none of the constants:"+
+			" let Reserve return one for each key, or an error")
 	}
 	return nil
 }
@@ -959,8 +966,12 @@ func (x *exchange) settle(done, undone []string) {
 
 func (x *exchange) tellStore(verb string, call func(context.Context) error) {
 	timeout := settleTimeout
-	if left := answerTime - time.Since(x.started); left > 0 {
-		timeout = min(timeout, left/2) // the other half is for the other call
+	select {
+	case <-x.ended: // the answer is given, so that nobody waits
+	default:
+		if left := answerTime - time.Since(x.started); left > 0 {
+			timeout = min(timeout, left/2) // the other half is for the other call
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), timeout)
 	defer cancel()
@@ -1088,12 +1099,15 @@ func (x *exchange) outcome() error {
 		}
 		return fmt.Errorf("mailtrapwebhook: OnEvent failed, first for the event with key %s: %w", x.failedKey, x.failure)
 	case report.Held > 0:
-		return refuseBecause(http.StatusServiceUnavailable, "another delivery holds events of this one")
+		return refuseBecause(http.StatusServiceUnavailable, "another delivery holds events of this one:"+
+			" the retry will find them handled or free")
 	case slices.Contains(x.results, unstarted):
-		return refuse(http.StatusServiceUnavailable, errUnstarted)
+		return refuse(http.StatusServiceUnavailable, errNoTime)
 	}
 	return nil
 }
+
+var errNoTime = fmt.Errorf("mailtrapwebhook: %w", errUnstarted)
 
 // # Answering
 

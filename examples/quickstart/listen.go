@@ -17,8 +17,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// shutdownTimeout is how long a shutdown waits for deliveries under way: as long as a Handler may work on one.
-const shutdownTimeout = 28 * time.Second
+// shutdownTimeout is how long a shutdown waits for deliveries under way, which a Handler answers within 29.5 seconds.
+const shutdownTimeout = 30 * time.Second
 
 // listen receives deliveries on address and prints their events, until ctx ends.
 func listen(
