@@ -495,7 +495,8 @@ func (r *reader) member() (ok bool) {
 // forget takes back what was noted of the member if it is there a second time: the last of two equal keys wins.
 func (r *reader) forget() {
 	r.bad = slices.DeleteFunc(r.bad, func(u unreadable) bool {
-		return u.in == r.in && u.key == r.key || r.in == "" && u.in == r.key
+		within := u.in != "" && r.in == "" && u.in == r.key
+		return within || u.in == r.in && u.key == r.key
 	})
 }
 

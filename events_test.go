@@ -1120,6 +1120,7 @@ func TestUnreadableFieldsBesideOddKeys(t *testing.T) {
 	for _, body := range []string{
 		`{"event":"activity_log.x","changes":{"a.b":5,"a":{"from":1}}}`,
 		`{"event":"activity_log.x","changes":{"":5}}`,
+		`{"event":"bounce","response_code":"","":0}`,
 		`{"event":"activity_log.x","actor":{"id":"zz"},"actor.id":1}`,
 		`{"event":"activity_log.x","changes":{"a":5,"b":{}}}`,
 		`{"event":"activity_log.x","changes":{"a":{},"a":5}}`,
