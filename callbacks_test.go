@@ -922,6 +922,7 @@ func TestErrorsThatPanic(t *testing.T) {
 					}})
 					rig.direct(hookBody("a", "bad", "b"))
 					time.Sleep(time.Hour)
+					require.Zero(t, rig.said.count("%!"), "the log lacks the reason")
 					require.GreaterOrEqual(t, len(store.keysOf("Commit")[0]), 2, "the others are committed")
 					require.Len(t, slices.Concat(store.keysOf("Commit")...), 3-len(slices.Concat(store.keysOf("Release")...)))
 				})

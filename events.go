@@ -59,7 +59,7 @@ const (
 	EventClick       EventType = "click"       // a link in it was clicked
 	EventUnsubscribe EventType = "unsubscribe" // the recipient unsubscribed
 	EventSpam        EventType = "spam"        // the recipient reported it as spam
-	EventSoftBounce  EventType = "soft bounce" // a delivery failed for now; Mailtrap will try again
+	EventSoftBounce  EventType = "soft bounce" // a delivery failed; Mailtrap will try again
 	EventBounce      EventType = "bounce"      // it failed for good
 	EventSuspension  EventType = "suspension"  // Mailtrap suspended the mail
 	EventReject      EventType = "reject"      // Mailtrap refused to send it

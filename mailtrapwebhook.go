@@ -1025,6 +1025,9 @@ func (x *exchange) judge(i int, err error) (r result) {
 		return nil
 	}); panicked != nil {
 		x.logPanic(panicked, "key", x.keys[i])
+		if x.failure == nil {
+			x.failure, x.failedKey = panicked, x.keys[i]
+		}
 		return failed
 	}
 	return r

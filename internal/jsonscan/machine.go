@@ -46,7 +46,7 @@ type Machine struct {
 	outer int    // containers around the value
 	stack []byte // containers open inside it: '{' or '['
 	word  string // what is still to come of true, false or null
-	hex   int    // digits still to come of \uXXXX
+	hex   int    // digits still to come of a numeric escape
 	fault Fault
 }
 
