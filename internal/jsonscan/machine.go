@@ -284,41 +284,19 @@ func (m *Machine) fail(i int, fault Fault) int {
 
 // inNumber returns the state that c leads to from a state of a number. It reports false if c does not go on with the
 // number.
-func inNumber(s state, c byte) (state, bool) {
-	switch s {
-	case inMinus:
-		if c == '0' {
-			return inZero, true
-		}
-		return inInteger, isDigit(c)
-	case inInteger:
-		if isDigit(c) {
-			return inInteger, true
-		}
-		return afterInteger(c)
-	case inZero:
-		return afterInteger(c)
-	case inPoint:
-		return inFraction, isDigit(c)
-	case inFraction:
-		if c == 'e' || c == 'E' {
-			return inExponentMark, true
-		}
-		return inFraction, isDigit(c)
-	case inExponentMark:
-		if c == '+' || c == '-' {
-			return inExponentSign, true
-		}
-	}
-	return inExponent, isDigit(c)
-}
-
-func afterInteger(c byte) (state, bool) {
-	switch c {
-	case '.':
-		return inPoint, true
-	case 'e', 'E':
-		return inExponentMark, true
+func inNumber(s state, c byte) (next state, ok bool) {
+	switch {
+	case s == inMinus && c == '0':
+		return inZero, true
+	case isDigit(c):
+		return [...]state{inMinus: inInteger, inInteger: inInteger, inPoint: inFraction, inFraction: inFraction,
+			inExponentMark: inExponent, inExponentSign: inExponent, inExponent: inExponent}[s], s != inZero
+	case c == '.':
+		return inPoint, s == inZero || s == inInteger
+	case c == 'e' || c == 'E':
+		return inExponentMark, s == inZero || s == inInteger || s == inFraction
+	case c == '+' || c == '-':
+		return inExponentSign, s == inExponentMark
 	}
 	return 0, false
 }

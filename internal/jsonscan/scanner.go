@@ -18,6 +18,7 @@ type Scanner struct {
 	pos     int
 	depth   int  // containers open at pos
 	first   bool // the object just entered has shown no member yet
+	blanks  int  // white space passed over between tokens
 	failed  bool
 	machine Machine
 }
@@ -30,6 +31,9 @@ func (s *Scanner) Reset(text string, pos, outer int) {
 // Pos returns the index of the next byte to be read.
 func (s *Scanner) Pos() int { return s.pos }
 
+// Text returns the text from index start, where the scanner has been, up to where it is.
+func (s *Scanner) Text(start int) string { return s.text[start:s.pos] }
+
 // Failed reports whether something was not JSON or was cut off.
 func (s *Scanner) Failed() bool { return s.failed }
 
@@ -39,12 +43,18 @@ func (s *Scanner) fail() {
 
 // Peek passes over white space and returns the byte that follows, 0 where there is none.
 func (s *Scanner) Peek() byte {
-	for s.pos < len(s.text) {
-		c := s.text[s.pos]
-		if !isBlank(c) {
+	if s.pos < len(s.text) && s.text[s.pos] > ' ' {
+		return s.text[s.pos]
+	}
+	return s.peekBlank()
+}
+
+func (s *Scanner) peekBlank() byte {
+	for ; s.pos < len(s.text); s.pos++ {
+		if c := s.text[s.pos]; !isBlank(c) {
 			return c
 		}
-		s.pos++
+		s.blanks++
 	}
 	return 0
 }
@@ -57,7 +67,7 @@ func (s *Scanner) AtEnd() bool {
 
 // Enter passes over the brace that opens an object.
 func (s *Scanner) Enter() {
-	if s.Peek() != '{' {
+	if s.Peek() != '{' || s.depth >= MaxDepth {
 		s.fail()
 		return
 	}
@@ -69,34 +79,45 @@ func (s *Scanner) Enter() {
 // Member passes over the key of the next member of the object entered last, up to its value, which the caller must read
 // or [Scanner.Skip]. It reports false at the end of the object and after a failure.
 func (s *Scanner) Member() (key string, ok bool) {
+	literal, simple, ok := s.key()
+	if !ok {
+		return "", false
+	}
+	s.Peek()
+	if !simple {
+		literal = unquote(literal)
+	}
+	return literal, true
+}
+
+// key is Member with the key as it is spelled, and whether that is simple.
+func (s *Scanner) key() (literal string, simple, ok bool) {
 	c := s.Peek()
-	if c == '}' {
+	switch {
+	case c == '}':
 		s.pos++
 		s.depth--
 		s.first = false
-		return "", false
-	}
-	if !s.first {
-		if c != ',' {
-			s.fail()
-			return "", false
-		}
+		return "", false, false
+	case s.first:
+		s.first = false
+	case c == ',':
 		s.pos++
 		c = s.Peek()
+	default:
+		c = 0
 	}
-	s.first = false
 	if c != '"' {
 		s.fail()
-		return "", false
+		return "", false, false
 	}
-	key = s.String()
+	literal, simple = s.quoted()
 	if s.Peek() != ':' {
 		s.fail()
-		return "", false
+		return "", false, false
 	}
 	s.pos++
-	s.Peek()
-	return key, !s.failed
+	return literal, simple, !s.failed
 }
 
 // String reads a string and returns what it means. Invalid UTF-8 and lone surrogates read as U+FFFD, as in
@@ -112,71 +133,102 @@ func (s *Scanner) String() string {
 // quoted passes over a string literal and returns what stands between its quotes. It is simple if it means just that.
 func (s *Scanner) quoted() (literal string, simple bool) {
 	text, start := s.text, s.pos+1
+	simple = true
 	ascii := true
-	i := start
-	for {
-		for i+8 <= len(text) {
-			stop := special(text[i : i+8])
-			if stop != 0 {
-				i += bits.TrailingZeros64(stop) / 8
-				break
+	for i := start; i < len(text); {
+		if i+8 <= len(text) {
+			stop := special(load(text[i:]))
+			if stop == 0 {
+				i += 8
+				continue
 			}
-			i += 8
-		}
-		for i < len(text) && plain[text[i]] && text[i] < utf8.RuneSelf {
-			i++
-		}
-		if i >= len(text) {
-			s.fail()
-			return "", true
+			i += bits.TrailingZeros64(stop) / 8
 		}
 		switch c := text[i]; {
 		case c == '"':
 			s.pos = i + 1
 			literal = text[start:i]
-			return literal, ascii || utf8.ValidString(literal)
-		case c >= utf8.RuneSelf:
-			ascii = false
-			for i < len(text) && text[i] >= utf8.RuneSelf {
-				i++
-			}
+			return literal, simple && (ascii || utf8.ValidString(literal))
 		case c == '\\':
-			literal = s.run()
-			if s.failed {
+			simple = false
+			size := escape(text[i:])
+			if size == 0 {
+				s.fail()
 				return "", true
 			}
-			return literal[1 : len(literal)-1], false
-		default:
+			i += size
+		case c < ' ':
 			s.fail()
 			return "", true
+		default:
+			ascii = ascii && c < utf8.RuneSelf
+			i++
 		}
 	}
+	s.fail()
+	return "", true
+}
+
+// load returns the first eight bytes, the first of them lowest.
+func load(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // special finds, in eight bytes at once, those that may not stand for themselves or are not ASCII: the lowest bit set
 // in the result is the top bit of the first such byte.
-func special(eight string) uint64 {
-	_ = eight[7]
-	x := uint64(eight[0]) | uint64(eight[1])<<8 | uint64(eight[2])<<16 | uint64(eight[3])<<24 |
-		uint64(eight[4])<<32 | uint64(eight[5])<<40 | uint64(eight[6])<<48 | uint64(eight[7])<<56
+func special(x uint64) uint64 {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	// A subtraction borrows into a byte's top bit if the byte is below the subtrahend. It may borrow from the next byte
 	// too and mark that wrongly, but only above a byte that is rightly marked.
 	return (x | (x ^ '"'*ones - ones) | (x ^ '\\'*ones - ones) | (x - ' '*ones)) & tops
 }
 
+// escape returns the size of the escape that text begins with, 0 if it is none.
+func escape(text string) int {
+	if len(text) < 2 {
+		return 0
+	}
+	switch text[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2
+	case 'u':
+		if len(text) >= 6 && isHex(text[2]) && isHex(text[3]) && isHex(text[4]) && isHex(text[5]) {
+			return 6
+		}
+	}
+	return 0
+}
+
 // Skip passes over a value of any kind and returns its text, and whether there is white space between its tokens.
 func (s *Scanner) Skip() (text string, blanks bool) {
-	if s.Peek() == '"' {
-		start := s.pos
-		s.quoted()
-		if s.failed {
-			return "", false
+	c := s.Peek()
+	start, before := s.pos, s.blanks
+	if c != '{' {
+		s.pass(c)
+	} else {
+		s.Enter()
+		for _, _, ok := s.key(); ok; _, _, ok = s.key() {
+			s.pass(s.Peek())
 		}
-		return s.text[start:s.pos], false
 	}
-	text = s.run()
-	return text, s.machine.Blanks > 0
+	if s.failed {
+		return "", false
+	}
+	return s.text[start:s.pos], s.blanks > before
+}
+
+// pass passes over a value that begins with c. Those that are nested are left to the machine.
+func (s *Scanner) pass(c byte) {
+	switch {
+	case c == '"':
+		s.quoted()
+	case isDigit(c):
+		s.Number()
+	default:
+		s.run()
+	}
 }
 
 // run has the machine pass over the value at pos.
@@ -184,6 +236,7 @@ func (s *Scanner) run() string {
 	start := s.pos
 	s.machine.Reset(s.depth)
 	s.pos += Feed(&s.machine, s.text[start:])
+	s.blanks += s.machine.Blanks
 	if s.machine.End() != "" {
 		s.fail()
 		return ""
@@ -216,48 +269,65 @@ func (s *Scanner) Number() string {
 
 // unquote returns what a string literal, given without its quotes and known to be well formed, means.
 func unquote(literal string) string {
-	out := make([]byte, 0, len(literal))
-	for i := 0; i < len(literal); {
-		switch c := literal[i]; {
-		case c == '\\' && literal[i+1] == 'u':
-			r := hex4(literal[i+2:])
-			i += 6
-			if utf16.IsSurrogate(r) {
-				second := rune(-1)
-				if strings.HasPrefix(literal[i:], `\u`) {
-					second = hex4(literal[i+2:])
-				}
-				if r = utf16.DecodeRune(r, second); r != utf8.RuneError {
-					i += 6
-				}
+	size := len(literal)
+	if !utf8.ValidString(literal) {
+		for _, r := range literal {
+			if r == utf8.RuneError { // a byte that may become three
+				size += utf8.UTFMax - 2
 			}
-			out = utf8.AppendRune(out, r)
-		case c == '\\':
-			out = append(out, unescaped(literal[i+1]))
-			i += 2
-		default:
-			r, size := utf8.DecodeRuneInString(literal[i:])
-			out = utf8.AppendRune(out, r)
-			i += size
 		}
 	}
-	return string(out)
+	var out strings.Builder
+	out.Grow(size)
+	for i := 0; i < len(literal); {
+		plain := i
+		for i < len(literal) && literal[i] != '\\' && literal[i] < utf8.RuneSelf {
+			i++
+		}
+		out.WriteString(literal[plain:i])
+		if i == len(literal) {
+			break
+		}
+		r, size := rune(0), 0
+		if literal[i] == '\\' {
+			r, size = unescape(literal[i:])
+		} else {
+			r, size = utf8.DecodeRuneInString(literal[i:])
+		}
+		out.WriteRune(r)
+		i += size
+	}
+	return out.String()
 }
 
-func unescaped(c byte) byte {
-	switch c {
+// unescape returns what the escape that text begins with means, and its size.
+func unescape(text string) (r rune, size int) {
+	switch c := text[1]; c {
 	case 'b':
-		return '\b'
+		return '\b', 2
 	case 'f':
-		return '\f'
+		return '\f', 2
 	case 'n':
-		return '\n'
+		return '\n', 2
 	case 'r':
-		return '\r'
+		return '\r', 2
 	case 't':
-		return '\t'
+		return '\t', 2
+	case 'u':
+		r := hex4(text[2:])
+		if utf16.IsSurrogate(r) {
+			second := rune(-1)
+			if strings.HasPrefix(text[6:], `\u`) {
+				second = hex4(text[8:])
+			}
+			if r = utf16.DecodeRune(r, second); r != utf8.RuneError {
+				return r, 12
+			}
+		}
+		return r, 6
+	default: // a quote, a backslash or a slash
+		return rune(c), 2
 	}
-	return c // a quote, a backslash or a slash
 }
 
 func hex4(digits string) rune {
