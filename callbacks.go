@@ -90,9 +90,9 @@ func (c *calls) work(w *worker) {
 		}
 	}()
 	for c.begin(w) {
-		ctx, cancel := context.WithTimeout(c.ctx, c.share)
+		ctx := &callContext{parent: c.ctx, ends: w.ends.Add(-grace)}
 		err := protect(func() error { return c.f(ctx, w.call) })
-		cancel()
+		ctx.end()
 		if !c.end(w, err) {
 			return
 		}
@@ -184,6 +184,61 @@ func (c *calls) close() {
 	for ; c.next < len(c.errs); c.next++ {
 		c.settle(c.next, errUnstarted)
 	}
+}
+
+// A callContext is what [context.WithDeadline] makes of a parent, made only when somebody asks whether it has ended: a
+// timer and a place among the parent's children cost more than many a callback, and most return without looking.
+type callContext struct {
+	parent context.Context
+	ends   time.Time
+
+	mu     sync.Mutex
+	made   context.Context // nil: not yet
+	cancel context.CancelFunc
+	ended  bool // so has the call
+}
+
+func (c *callContext) arm() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made == nil {
+		c.made, c.cancel = context.WithDeadline(c.parent, c.ends)
+		if c.ended {
+			c.cancel()
+		}
+	}
+	return c.made
+}
+
+// end cancels the context.
+func (c *callContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
+
+func (c *callContext) Done() <-chan struct{} { return c.arm().Done() }
+func (c *callContext) Err() error            { return c.arm().Err() }
+
+func (c *callContext) Deadline() (deadline time.Time, ok bool) {
+	if end, ok := c.parent.Deadline(); ok && end.Before(c.ends) {
+		return end, true
+	}
+	return c.ends, true
+}
+
+// Value knows the context that was made, by which package context finds it to hang others on without a goroutine.
+func (c *callContext) Value(key any) any {
+	c.mu.Lock()
+	made := c.made
+	c.mu.Unlock()
+	if made != nil {
+		return made.Value(key)
+	}
+	return c.parent.Value(key)
 }
 
 // inTime calls f and returns its error or, once ctx has ended, that of ctx, even if f does not heed it.
