@@ -17,6 +17,28 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
+// A plainDelivery is what a program has that decodes deliveries by encoding/json.
+type plainDelivery struct {
+	Events []struct {
+		Event             string          `json:"event"`
+		MessageID         string          `json:"message_id"`
+		SendingStream     string          `json:"sending_stream"`
+		Email             string          `json:"email"`
+		SendingDomainName string          `json:"sending_domain_name"`
+		Category          string          `json:"category"`
+		CustomVariables   json.RawMessage `json:"custom_variables"`
+		Timestamp         int64           `json:"timestamp"`
+		EventID           string          `json:"event_id"`
+		Reason            string          `json:"reason"`
+		Response          string          `json:"response"`
+		ResponseCode      int             `json:"response_code"`
+		BounceCategory    string          `json:"bounce_category"`
+		IP                string          `json:"ip"`
+		UserAgent         string          `json:"user_agent"`
+		URL               string          `json:"url"`
+	} `json:"events"`
+}
+
 // benchLines returns n sending events of all kinds, as Mailtrap fills them, each on a line of its own.
 func benchLines(n int) []string {
 	kinds := []string{
@@ -83,6 +105,15 @@ func BenchmarkParse(b *testing.B) {
 			})
 		})
 	}
+	body := benchEnvelope(500)
+	b.Run("json.Unmarshal", func(b *testing.B) {
+		againstHMAC(b, body, func() {
+			var delivery plainDelivery
+			if err := json.Unmarshal(body, &delivery); err != nil || len(delivery.Events) != 500 {
+				b.Fatal(err)
+			}
+		})
+	})
 	one := []byte(benchLines(1)[0])
 	b.Run("one event", func(b *testing.B) {
 		againstHMAC(b, one, func() { _, _ = mw.Parse(one) })
@@ -130,6 +161,44 @@ func BenchmarkDecoder(b *testing.B) {
 	}
 }
 
+// BenchmarkGrowth is the decoding of bodies of different sizes, for the cost of an event in them.
+func BenchmarkGrowth(b *testing.B) {
+	for _, n := range []int{1, 10, 100, 1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) { perEvent(b, benchEnvelope(n), n) })
+	}
+	for _, kib := range []int{1, 20} {
+		variables := `"custom_variables":{"a":"` + strings.Repeat("0123456 é\\n", kib<<10/12) + `"},"message_id"`
+		for _, n := range []int{1, 100, 1_000} {
+			body := bytes.ReplaceAll(benchEnvelope(n), []byte(`"message_id"`), []byte(variables))
+			b.Run(fmt.Sprintf("variables=%dKiB/events=%d", kib, n), func(b *testing.B) { perEvent(b, body, n) })
+		}
+	}
+}
+
+func perEvent(b *testing.B, body []byte, n int) {
+	againstHMAC(b, body, func() {
+		if events, err := mw.Parse(body); err != nil || len(events) != n {
+			b.Fatal(len(events), err)
+		}
+	})
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/event")
+}
+
+// BenchmarkNasty is the decoding of bodies that are made to be slow, of MaxBodyBytes by default and of an eighth of it.
+func BenchmarkNasty(b *testing.B) {
+	for _, size := range []int{1 << 20, 8 << 20} {
+		for name, nasty := range nastyBodies(size) {
+			body := []byte(nasty.body)
+			b.Run(fmt.Sprintf("%s/%dMiB", name, size>>20), func(b *testing.B) {
+				b.SetBytes(int64(len(body)))
+				for b.Loop() {
+					_, _ = mw.Parse(body)
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkKey(b *testing.B) {
 	body := benchEnvelope(500)
 	events, err := mw.Parse(body)
@@ -145,7 +214,11 @@ func BenchmarkKey(b *testing.B) {
 func BenchmarkEndToEnd(b *testing.B) {
 	body := benchEnvelope(500)
 	verifier := hookVerifier(b, hookSecret)
-	count := func(context.Context, mw.Event) error { return nil }
+	handled := 0
+	count := func(context.Context, mw.Event) error {
+		handled++
+		return nil
+	}
 	for _, test := range []struct {
 		name    string
 		handler http.Handler
@@ -157,11 +230,14 @@ func BenchmarkEndToEnd(b *testing.B) {
 				w.WriteHeader(http.StatusBadRequest)
 			}
 		})},
-		{"encoding|json", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		{"ReadAll, Verify, json.Unmarshal", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
-			var delivery struct{ Events []map[string]any }
+			var delivery plainDelivery
 			if mw.Verify(body, r.Header.Get(mw.SignatureHeader), hookSecret) != nil || json.Unmarshal(body, &delivery) != nil {
 				w.WriteHeader(http.StatusBadRequest)
+			}
+			for range delivery.Events {
+				handled++
 			}
 		})},
 	} {

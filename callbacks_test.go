@@ -237,6 +237,90 @@ func TestCallbackDeadlines(t *testing.T) {
 	}
 }
 
+func TestCallbackContext(t *testing.T) {
+	type key struct{}
+	run := func(t *testing.T, wantErr error, onEvent func(ctx context.Context) error) (kept context.Context) {
+		rig := newHookRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+			kept = ctx
+			return onEvent(ctx)
+		}})
+		status := map[bool]int{true: 200, false: 500}[wantErr == nil]
+		answer := rig.direct(hookBody("a"), func(r *http.Request) {
+			*r = *r.WithContext(context.WithValue(r.Context(), key{}, "of the request"))
+		})
+		require.Equal(t, status, answer.Status)
+		require.ErrorIs(t, rig.last().Err, wantErr)
+		return kept
+	}
+	for name, wait := range map[string]func(ctx context.Context){
+		"that is looked at":   func(ctx context.Context) { <-ctx.Done() },
+		"that others hang on": func(ctx context.Context) { inner, cancel := context.WithCancel(ctx); <-inner.Done(); cancel() },
+		"that is asked again and again": func(ctx context.Context) {
+			for ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+		},
+	} {
+		t.Run("ends with its time, one "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				run(t, context.DeadlineExceeded, func(ctx context.Context) error {
+					wait(ctx)
+					require.Equal(t, 5*time.Second, time.Since(began).Round(time.Second))
+					require.Equal(t, context.DeadlineExceeded, context.Cause(ctx))
+					return ctx.Err()
+				})
+			})
+		})
+	}
+	for name, look := range map[string]func(ctx context.Context){
+		"looked at":     func(ctx context.Context) { require.NoError(t, ctx.Err()) },
+		"not looked at": func(context.Context) {},
+	} {
+		t.Run("ends with its callback, "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kept := run(t, nil, func(ctx context.Context) error {
+					look(ctx)
+					return nil
+				})
+				<-kept.Done()
+				require.Equal(t, context.Canceled, kept.Err())
+				require.Equal(t, context.Canceled, context.Cause(kept))
+			})
+		})
+	}
+	t.Run("has ended when the next callback runs", func(t *testing.T) {
+		var kept context.Context
+		rig := newHookRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+			if kept != nil {
+				require.Equal(t, context.Canceled, kept.Err())
+			}
+			kept = ctx
+			return nil
+		}})
+		require.Equal(t, 200, rig.direct(hookBody("a", "b", "c")).Status)
+	})
+	t.Run("has the request's values", func(t *testing.T) {
+		run(t, nil, func(ctx context.Context) error {
+			require.Equal(t, "of the request", ctx.Value(key{}))
+			require.NoError(t, ctx.Err())
+			require.Equal(t, "of the request", ctx.Value(key{}))
+			return nil
+		})
+	})
+	t.Run("is hung on without a goroutine", func(t *testing.T) {
+		run(t, nil, func(ctx context.Context) error {
+			before := runtime.NumGoroutine()
+			for range 100 {
+				_, cancel := context.WithCancel(ctx)
+				defer cancel()
+			}
+			require.Less(t, runtime.NumGoroutine(), before+50)
+			return nil
+		})
+	})
+}
+
 // Mailtrap gives up after 30 seconds, so that the answer must come before, whatever the callbacks do.
 func TestAnswerComesInTime(t *testing.T) {
 	forever := func(leave chan struct{}) error { <-leave; return nil }
@@ -447,6 +531,40 @@ func TestDeliveryKeysWithoutDedup(t *testing.T) {
 	for _, key := range keys {
 		require.True(t, strings.HasPrefix(key, "tenant"), key)
 	}
+}
+
+func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
+	var all []string
+	for _, test := range bodies {
+		all = append(all, test.body)
+	}
+	for _, test := range decodable {
+		all = append(all, `{"events":[`+test.json+`]}`)
+	}
+	for _, ids := range []string{`"message_id":"a","event_id":"b"`, `"message_id":"\u0061\"","event_id":"\\"`, `"message_id":1,"event_id":-0.5e1`,
+		`"message_id":null,"event_id":"b"`, `"message_id":"a"`, `"message_id":"a","message_id":"b","event_id":"c"`, `"event_id":"` + "\xff" + `","message_id":"é"`,
+		`"message_id":{},"event_id":"b"`, `"message_id":true,"message_id":"a","event_id":"b"`, `"message_id":"a","event_id":"b","message_id":null`,
+		`"\u006dessage_id":"a","event_id":"b"`, `"MESSAGE_ID":"a","event_id":"b"`, `"message_id":"","event_id":"b"`} {
+		all = append(all, `{"event":"open",`+ids+`}`, "{\"events\":[{"+ids+`,"event":"open"}]}`+"\n"+opened)
+	}
+	keys := 0
+	for _, body := range all {
+		rig := newHookRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+			require.Len(t, d.Keys, len(d.Events))
+			for i, ev := range d.Events {
+				keys++
+				require.True(t, strings.HasPrefix(d.Keys[i], ev.Key()), body)
+				twin := slices.ContainsFunc(d.Events, func(other mw.Event) bool { return other != ev && other.Key() == ev.Key() })
+				switch ev.(type) {
+				case *mw.SendingWebhookEvent, *mw.InboundWebhookEvent:
+					require.Equal(t, twin, d.Keys[i] != ev.Key(), body)
+				}
+			}
+			return nil
+		}})
+		rig.direct([]byte(body))
+	}
+	require.Greater(t, keys, 150)
 }
 
 // What a callback does to its Delivery is its own affair: nil commits all, an error releases all.

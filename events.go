@@ -181,6 +181,9 @@ const (
 
 // A Change is the value of an attribute before and after. The values are what encoding/json gives for an any, but
 // numbers are [json.Number]; what is private is the string "[FILTERED]".
+//
+// Changes that take far more memory as Go values than as text, by the million, make their event an [*UnknownEvent]: those
+// of a body may take 1 MiB and three times the body's size.
 type Change struct {
 	From any `json:"from"`
 	To   any `json:"to"`
@@ -276,7 +279,7 @@ func (e *SendingWebhookEvent) read(r *reader) {
 		case "event":
 			r.eventAgain()
 		case "message_id":
-			r.id(&e.MessageID)
+			r.spelled.messageID = r.id(&e.MessageID)
 		case "sending_stream":
 			r.str((*string)(&e.SendingStream))
 		case "email":
@@ -290,7 +293,7 @@ func (e *SendingWebhookEvent) read(r *reader) {
 		case "timestamp":
 			r.seconds(&e.Timestamp)
 		case "event_id":
-			r.id(&e.EventID)
+			r.spelled.eventID = r.id(&e.EventID)
 		case "reason":
 			r.str(&e.Reason)
 		case "response":
@@ -378,31 +381,54 @@ func (res *Resource) read(r *reader) {
 func readChanges(r *reader) map[string]Change {
 	defer r.within(r.key)()
 	var changes map[string]Change
-	unread := make(map[string]int) // where the attributes stand whose change cannot be read
+	unread := make(map[string]int) // where the attributes stand whose change is not one
+	tooLarge, begin := false, r.Pos()
 	for r.member() {
 		name, at := r.key, r.Pos()
 		var change Change
-		if !change.read(r) {
+		ok := change.read(r)
+		if _, again := changes[name]; !again {
+			r.room -= sizeOfEntry
+		}
+		switch {
+		case r.room < 0:
+			tooLarge = true
+			changes, unread = nil, nil
+			continue
+		case !ok:
 			unread[name] = at
-		} else if len(unread) > 0 {
+			r.room -= sizeOfEntry
+		case len(unread) > 0:
 			delete(unread, name)
 		}
 		if changes == nil {
 			changes = make(map[string]Change)
+			r.room -= sizeOfMap
 		}
 		changes[name] = change
 	}
-	if len(unread) > 0 {
-		// The attribute's name is the body's and has no place in an error.
+	// The attributes' names are the body's and have no place in an error.
+	switch {
+	case tooLarge:
+		r.key = "(attributes)"
+		r.note(begin, "of a size that can be read: as Go values they take many times the memory of the body")
+	case len(unread) > 0:
 		r.key = "(attribute)"
-		r.note(slices.Min(slices.Collect(maps.Values(unread))), "an object of values of up to 64 KiB")
+		r.note(slices.Min(slices.Collect(maps.Values(unread))), "an object")
 	}
 	return changes
 }
 
-// maxChangeBytes is the size up to which an array or object is read as the value of a change: as Go values it takes many
-// times the memory of its text. Attributes have values of a few bytes.
-const maxChangeBytes = 64 << 10
+// What changes take as Go values, roughly and in bytes.
+const (
+	sizeOfMap   = 400 // with room for its first entries
+	sizeOfEntry = 200 // and what a growing map leaves behind
+	sizeOfValue = 48
+)
+
+// roomFor returns how much the changes in a body of n bytes may take as Go values. Maps of tiny entries, and values such
+// as [[],[]], take dozens of times the memory of their text; those of audit logs about as much as their text.
+func roomFor(n int) int { return 3*n + 1<<20 }
 
 // read reports false if there is something else than a change, or null.
 func (c *Change) read(r *reader) bool {
@@ -414,18 +440,17 @@ func (c *Change) read(r *reader) bool {
 		return null
 	}
 	r.Enter()
-	from, to := true, true
 	for r.member() {
 		switch r.key {
 		case "from":
-			c.From, from = r.any(maxChangeBytes)
+			c.From = r.any()
 		case "to":
-			c.To, to = r.any(maxChangeBytes)
+			c.To = r.any()
 		default:
 			r.Skip()
 		}
 	}
-	return from && to
+	return true
 }
 
 func (e *InboundWebhookEvent) read(r *reader) {
@@ -462,11 +487,18 @@ type reader struct {
 	in    string // the member of the event that key is in the value of; "" in the event itself
 	again bool   // there is a second "event" member
 
+	spelled spelledIDs
+
+	room int // that is left for changes
+
 	wantEnvelope bool // whether an events array makes the object an envelope
 	envelope     bool // and there is one
 
 	bad []unreadable // the fields for which the event cannot be read, of those that are read, so that they are few
 }
+
+// spelledIDs are the ids of a sending event as they are spelled in its JSON.
+type spelledIDs struct{ messageID, eventID string }
 
 type unreadable struct {
 	in, key string
@@ -485,6 +517,7 @@ func (r *reader) member() (ok bool) {
 	r.key, ok = r.Member()
 	if r.wantEnvelope && ok && r.in == "" && r.key == "events" && r.Peek() == '[' {
 		r.envelope = true
+		return false
 	}
 	if ok && len(r.bad) > 0 {
 		r.forget()
@@ -543,16 +576,24 @@ func (r *reader) str(dst *string) {
 	r.otherwise("a string")
 }
 
-func (r *reader) id(dst *string) {
-	switch c := r.Peek(); {
+// id reads an id and returns how it is spelled.
+func (r *reader) id(dst *string) (spelled string) {
+	*dst = ""
+	c := r.Peek()
+	start := r.Pos()
+	switch {
 	case c == '"':
-		*dst = r.String()
+		if *dst = r.String(); !r.Failed() {
+			spelled = r.Text(start + 1)
+			spelled = spelled[:len(spelled)-1]
+		}
 	case c == '-' || '0' <= c && c <= '9':
 		*dst = r.Number()
+		spelled = *dst
 	default:
-		*dst = ""
 		r.otherwise("a string or a number")
 	}
+	return spelled
 }
 
 // integer reads an integer, written as a number or as a string of digits.
@@ -626,19 +667,20 @@ func (r *reader) object() bool {
 	return true
 }
 
-// any reads a value of any type. It reports false, having passed over it, for an array or object that is longer than max.
-func (r *reader) any(max int) (value any, ok bool) {
+// any reads a value of any type, nil where there is no room for it.
+func (r *reader) any() any {
 	switch c := r.Peek(); {
 	case c == '"':
-		return r.String(), true
+		return r.String()
 	case c == '-' || '0' <= c && c <= '9':
-		return json.Number(r.Number()), true
+		return json.Number(r.Number())
 	}
 	text, _ := r.Skip()
-	if len(text) > max {
-		return nil, false
+	r.room -= sizeOfMap*strings.Count(text, "{") + sizeOfValue*(strings.Count(text, "[")+strings.Count(text, ","))
+	if r.room < 0 {
+		return nil
 	}
-	return anyOf(text), true
+	return anyOf(text)
 }
 
 // anyOf returns what a JSON text that has been checked means.
@@ -744,12 +786,16 @@ func (v *Variables) UnmarshalJSON(data []byte) error {
 
 // Key implements [Event]: it is made of the name, MessageID and EventID.
 func (e *SendingWebhookEvent) Key() string {
-	ids := []string{e.MessageID, e.EventID}
-	if e.Raw != "" {
-		raw := rawIDs(e.Raw, sendingIDs)
-		ids = raw[:2]
+	if e.Raw == "" {
+		return e.keyOf(e.MessageID, e.EventID)
 	}
-	return keyOf("sending", e.Name(), ids, e.Raw, e)
+	ids := rawIDs(e.Raw, sendingIDs)
+	return e.keyOf(ids[0], ids[1])
+}
+
+// keyOf is Key with the ids as they stand in Raw.
+func (e *SendingWebhookEvent) keyOf(messageID, eventID string) string {
+	return keyOf("sending-", e.Name(), []string{messageID, eventID}, e.Raw, e)
 }
 
 // Key implements [Event]: it is made of the name, InboxID and MessageID, since EventID may differ from one delivery of
@@ -763,46 +809,51 @@ func (e *InboundWebhookEvent) Key() string {
 		raw := rawIDs(e.Raw, inboundIDs)
 		ids = []string{cmp.Or(raw[0], raw[2]), raw[1]}
 	}
-	return keyOf("inbound", e.Name(), ids, e.Raw, e)
+	return keyOf("inbound-", e.Name(), ids, e.Raw, e)
 }
 
 // Key implements [Event]: it is made of all of Raw.
-func (e *ActivityLogWebhookEvent) Key() string { return keyOf("audit", e.Name(), nil, e.Raw, e) }
+func (e *ActivityLogWebhookEvent) Key() string { return keyOf("audit-", e.Name(), nil, e.Raw, e) }
 
 // Key implements [Event]: it is made of all of Raw, and "" without.
 func (e *UnknownEvent) Key() string {
 	if e.Raw == "" {
 		return ""
 	}
-	return keyOf("unknown", e.Name(), nil, e.Raw, e)
+	return keyOf("unknown-", e.Name(), nil, e.Raw, e)
 }
 
 // keyOf makes a key of the ids if there are some and none is missing, else of the JSON, which for an event built by hand
 // is that of its fields.
 func keyOf(prefix, name string, ids []string, raw string, e Event) string {
-	if len(ids) == 0 || slices.Contains(ids, "") {
-		if raw == "" {
-			text, err := json.Marshal(e)
-			if err != nil {
-				return ""
-			}
-			raw = string(text)
-		}
-		return prefix + "-" + digest("raw", name, raw)
+	if len(ids) > 0 && !slices.Contains(ids, "") {
+		return digest(prefix, "ids", name, ids...)
 	}
-	return prefix + "-" + digest(append([]string{"ids", name}, ids...)...)
+	if raw == "" {
+		text, err := json.Marshal(e)
+		if err != nil {
+			return ""
+		}
+		raw = string(text)
+	}
+	return digest(prefix, "raw", name, raw)
 }
 
-// digest returns 32 hexadecimal digits that stand for the parts. Each part goes in with its length, so that no two lists
-// of parts make the same text. Half of a SHA-256 is ample for what an identifier must be: nobody's accidental twin.
-func digest(parts ...string) string {
-	text := make([]byte, 0, 256)
+// digest returns the prefix and 32 hexadecimal digits that stand for the name and the parts, and for their sort. Each goes
+// in with its length, so that no two lists make the same text. Half of a SHA-256 is ample for what an identifier must be:
+// nobody's accidental twin.
+func digest(prefix, sort, name string, parts ...string) string {
+	text := appendPart(make([]byte, 0, 256), sort)
+	text = appendPart(text, name)
 	for _, part := range parts {
-		text = binary.AppendUvarint(text, uint64(len(part)))
-		text = append(text, part...)
+		text = appendPart(text, part)
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:16])
+	return string(hex.AppendEncode(append(text[:0], prefix...), sum[:16]))
+}
+
+func appendPart(text []byte, part string) []byte {
+	return append(binary.AppendUvarint(text, uint64(len(part))), part...)
 }
 
 // sendingIDs tells which of the identifying ids of a sending event a member is, -1 for none.

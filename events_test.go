@@ -582,6 +582,45 @@ func TestUnreadableFieldMakesTheEventUnknown(t *testing.T) {
 	}
 }
 
+// As Go values, tiny changes take many times the memory of their text.
+func TestChangesThatTakeTooMuchMemory(t *testing.T) {
+	event := func(changes string) string { return `{"event":"activity_log.x","changes":{` + changes + `}}` }
+	small := event(`"a":{"from":["b"],"to":{"c":[1,2]}}`)
+	var attributes strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&attributes, `"%d":{},`, i)
+	}
+	for name, large := range map[string]string{
+		"attributes": event(attributes.String() + `"z":{}`),
+		"an array":   event(`"a":{"from":[` + strings.Repeat("[],", 100_000) + `[]]}`),
+		"objects":    event(`"a":{"to":[` + strings.Repeat(`{"":0},`, 100_000) + `0]}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			events, err := mailtrapwebhook.Parse([]byte(`[` + small + `,` + large + `,` + small + `,{"event":"activity_log.x"}]`))
+			require.NoError(t, err)
+			require.Len(t, events, 4)
+			require.Equal(t, map[string]mailtrapwebhook.Change{
+				"a": {From: []any{"b"}, To: map[string]any{"c": []any{json.Number("1"), json.Number("2")}}},
+			}, events[0].(*mailtrapwebhook.ActivityLogWebhookEvent).Changes)
+			for i, ev := range events[1:3] { // after the large one there is no memory left, and nothing may be left out in silence
+				unknown, ok := ev.(*mailtrapwebhook.UnknownEvent)
+				require.True(t, ok, i)
+				require.ErrorAs(t, unknown.Err, new(*mailtrapwebhook.DecodeError))
+				require.ErrorContains(t, unknown.Err, "changes.(attributes) is not of a size that can be read")
+			}
+			require.IsType(t, &mailtrapwebhook.ActivityLogWebhookEvent{}, events[3])
+
+			d := mailtrapwebhook.NewDecoder(strings.NewReader(small + "\n" + large + "\n" + small))
+			d.MaxEventBytes = len(large) // of which it has room for every one
+			events, err = drain(d)
+			require.NoError(t, err)
+			require.Len(t, events, 3)
+			require.IsType(t, &mailtrapwebhook.UnknownEvent{}, events[1])
+			require.IsType(t, &mailtrapwebhook.ActivityLogWebhookEvent{}, events[2])
+		})
+	}
+}
+
 func TestUnreadableElements(t *testing.T) {
 	for _, test := range []struct{ name, event, body, at, mentions string }{
 		{"no event", "", `{"email":"a@example.com"}`, `{`, "event"},

@@ -66,28 +66,45 @@ const (
 //
 // The strings of the events are parts of one copy of the body: Clone an event to keep it for long.
 func Parse(body []byte) ([]Event, error) {
-	events, _, err := parse(body, math.MaxInt)
+	d := decoderOf(body)
+	events, _, err := d.all(math.MaxInt, false)
 	return events, err
 }
 
 var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents: raise it if Mailtrap sent them")
 
-// parse is Parse with a limit on the number of events, beyond which it returns errTooManyEvents.
-func parse(body []byte, maxEvents int) (events []Event, format Format, err error) {
-	d := decoderOf(body)
-	events = make([]Event, 0, min(len(body)/256+1, 512))
+// all returns all events, with their keys if these are wanted. With more than max it returns errTooManyEvents instead.
+func (d *Decoder) all(max int, wantKeys bool) (events []Event, keys []string, err error) {
+	events = make([]Event, 0, min(len(d.buf)/256+1, 512))
+	if wantKeys {
+		keys = make([]string, 0, cap(events))
+	}
 	for {
 		ev, err := d.Decode()
 		switch {
 		case err == io.EOF:
-			return events, d.format, nil
+			return events, keys, nil
 		case err != nil:
-			return events, d.format, err
-		case len(events) == maxEvents:
-			return nil, d.format, errTooManyEvents
+			return events, keys, err
+		case len(events) == max:
+			return nil, nil, errTooManyEvents
 		}
 		events = append(events, ev)
+		if wantKeys {
+			keys = append(keys, d.key(ev))
+		}
 	}
+}
+
+// key is ev.Key, for the event decoded last. It need not look for the ids of the most frequent ones again.
+func (d *Decoder) key(ev Event) string {
+	if d.inSub {
+		return d.sub.key(ev)
+	}
+	if e, ok := ev.(*SendingWebhookEvent); ok {
+		return e.keyOf(d.spelled.messageID, d.spelled.eventID)
+	}
+	return ev.Key()
 }
 
 // parseOne decodes a text that is one event and nothing else.
@@ -138,10 +155,12 @@ type Decoder struct {
 	outer   int      // containers around the elements of the array
 	inArray bool     // an element of the array has been seen
 	first   int      // line on which the body begins
-	sub     *Decoder // of the line that is an envelope
+	sub     *Decoder // of lines that are envelopes
+	inSub   bool     // the line is one
 	isSub   bool     // and looks for no envelope in it again: it could do so for ever
 
-	r       reader
+	spelled spelledIDs // of the event decoded last
+	room    int        // that is left for changes: in a stream, of one event
 	machine jsonscan.Machine
 	slab    []SendingWebhookEvent // made in one go, to be handed out
 }
@@ -150,7 +169,9 @@ type Decoder struct {
 func NewDecoder(r io.Reader) *Decoder { return &Decoder{src: r} }
 
 // decoderOf returns a Decoder that has the body at hand. It does not write to body or keep it in events.
-func decoderOf(body []byte) *Decoder { return &Decoder{buf: body, text: string(body)} }
+func decoderOf(body []byte) *Decoder {
+	return &Decoder{buf: body, text: string(body), room: roomFor(len(body))}
+}
 
 // Decode returns the next event, or [io.EOF] after the last. There is never an event with an error. The error of a body
 // that is broken or empty is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned
@@ -218,8 +239,13 @@ func (d *Decoder) start() (Event, error) {
 // firstObject finds out what the object is that the body begins with: an envelope, the first of JSON Lines, or an event
 // that is alone. Until then it is held, as far as an event may be long.
 func (d *Decoder) firstObject() (Event, error) {
+	if ev := d.firstLine(); ev != nil {
+		d.format = FormatJSONLines
+		d.step = (*Decoder).line
+		return ev, nil
+	}
 	d.hold(d.pos)
-	tooLarge := d.unknown("", errTooLarge, d.pos)
+	tooLarge := d.errorAt(d.pos, errTooLarge)
 	d.pos++
 	envelope, err := d.members(true)
 	switch {
@@ -239,15 +265,33 @@ func (d *Decoder) firstObject() (Event, error) {
 			return nil, nil
 		}
 		d.pos, _, err = d.lineEnd()
-		return tooLarge, err
+		return &UnknownEvent{Err: tooLarge}, err
 	}
 	d.format = FormatJSON
 	d.step = (*Decoder).tail
 	if !whole {
-		return tooLarge, nil
+		return &UnknownEvent{Err: tooLarge}, nil
 	}
 	d.pos = d.keep
 	return d.value()
+}
+
+// firstLine returns the event that the first line is, if that is all there: it is how most JSON Lines begin.
+func (d *Decoder) firstLine() Event {
+	d.mirror()
+	ev, end := d.object(d.text, d.pos, 0, true)
+	if ev == nil {
+		return nil
+	}
+	for end < len(d.text) && strings.IndexByte(" \t\r", d.text[end]) >= 0 {
+		end++
+	}
+	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
+	if !atEnd && !strings.HasPrefix(d.text[end:], "\n") || d.lineAt(end) != d.first || !d.fits(end) {
+		return nil
+	}
+	d.pos = end
+	return ev
 }
 
 // members passes over the members of the outermost object, up to and into the next events array or, where there is no
@@ -372,11 +416,12 @@ func (d *Decoder) tail() (Event, error) {
 }
 
 func (d *Decoder) line() (Event, error) {
-	if d.sub != nil {
+	if d.inSub {
 		if ev, err := d.sub.Decode(); err == nil {
 			return ev, nil
 		}
-		d.sub = nil // at its end: the line was found to be JSON
+		d.inSub = false // at its end: the line was found to be JSON
+		d.room, d.slab = d.sub.room, d.sub.slab
 	}
 	if _, ok := d.peek(); !ok {
 		return nil, d.endError(d.pos, io.EOF)
@@ -400,13 +445,7 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	line := strings.TrimRight(d.text[start:end], " \t\r")
 	end = start + len(line)
 	if ev, stop := d.object(d.text[:end], start, 0, !d.isSub); stop == end {
-		if ev != nil {
-			return ev
-		}
-		d.sub = &Decoder{
-			buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1, isSub: true,
-		}
-		return nil
+		return ev
 	}
 	d.machine.Reset(0)
 	at := start + jsonscan.Feed(&d.machine, line)
@@ -415,8 +454,18 @@ func (d *Decoder) lineEvent(start, end int) Event {
 		return d.unknown(line, fault, at)
 	case at < end:
 		return d.unknown(line, jsonscan.TrailingBytes, at)
+	case line[0] != '{':
+		return d.unknown(line, errNoObject, start)
 	}
-	return d.unknown(line, errNoObject, start)
+	if d.sub == nil {
+		d.sub = new(Decoder)
+	}
+	*d.sub = Decoder{
+		buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1, isSub: true,
+		room: d.room, slab: d.slab,
+	}
+	d.inSub = true
+	return nil
 }
 
 // lineEnd returns the index of the end of the line that pos is on, and whether all of it is there; if it is too long,
@@ -510,14 +559,14 @@ func (d *Decoder) value() (Event, error) {
 		return ev, nil
 	}
 	// It is not all there, or not JSON, or no object.
-	tooLarge := d.unknown("", errTooLarge, d.pos)
+	tooLarge := d.errorAt(d.pos, errTooLarge)
 	end, whole, err := d.frame(d.outer, true)
 	if err != nil {
 		return nil, err
 	}
 	if !whole {
 		d.pos = end
-		return tooLarge, nil
+		return &UnknownEvent{Err: tooLarge}, nil
 	}
 	if ev := d.valueAtHand(); ev != nil {
 		return ev, nil
@@ -552,32 +601,32 @@ func (d *Decoder) valueAtHand() Event {
 // object reads the event object at start of text and returns it with the index of its end; 0 if the text is not an
 // object or cut off. It returns no event for an envelope, where that is wanted.
 func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev Event, end int) {
-	r := &d.r
-	*r = reader{Scanner: r.Scanner, wantEnvelope: wantEnvelope, bad: r.bad[:0]}
+	if d.src != nil {
+		d.room = roomFor(d.maxEventBytes())
+	}
+	r := reader{wantEnvelope: wantEnvelope, room: d.room}
 	r.Reset(text, start, outer)
 	r.Enter()
 	var name string
 	if r.member() && r.key == "event" && r.Peek() == '"' { // as Mailtrap has it
 		name = r.String()
-		ev = d.fields(name)
+		ev = d.fields(&r, name)
 	}
-	if !r.Failed() && (ev == nil || r.again) {
+	if !r.Failed() && !r.envelope && (ev == nil || r.again) {
 		name = r.lastEvent(text, start, outer)
 		unnamed := slices.Clone(r.bad)
 		r.bad = r.bad[:0]
 		r.Reset(text, start, outer)
 		r.Enter()
-		ev = d.fields(name)
+		ev = d.fields(&r, name)
 		r.bad = append(unnamed, r.bad...)
 	}
-	if r.Failed() {
+	if r.Failed() || r.envelope {
 		return nil, 0
 	}
 	end = r.Pos()
 	raw := text[start:end]
-	if r.envelope {
-		return nil, end
-	}
+	d.spelled, d.room = r.spelled, r.room
 	if len(r.bad) > 0 {
 		return &UnknownEvent{Event: name, Raw: raw, Err: d.errorAt(r.bad[0].at, r.bad[0].why)}, end
 	}
@@ -613,27 +662,27 @@ func (r *reader) lastEvent(text string, start, outer int) (name string) {
 }
 
 // fields returns an event of the kind of that name, with what the reader still finds in the object.
-func (d *Decoder) fields(name string) Event {
+func (d *Decoder) fields(r *reader, name string) Event {
 	switch kind, name := kindOf(name); kind {
 	case kindSending:
 		e := d.newSendingWebhookEvent()
 		e.Event = EventType(name)
-		e.read(&d.r)
+		e.read(r)
 		return e
 	case kindActivityLog:
 		e := &ActivityLogWebhookEvent{Event: name}
-		e.read(&d.r)
+		e.read(r)
 		return e
 	case kindInbound:
 		e := &InboundWebhookEvent{Event: name}
-		e.read(&d.r)
+		e.read(r)
 		return e
 	}
-	for d.r.member() {
-		if d.r.key == "event" {
-			d.r.again = true
+	for r.member() {
+		if r.key == "event" {
+			r.again = true
 		}
-		d.r.Skip()
+		r.Skip()
 	}
 	return &UnknownEvent{Event: name}
 }

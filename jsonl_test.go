@@ -795,67 +795,6 @@ func TestEventsIterator(t *testing.T) {
 	})
 }
 
-func TestNastyBodiesTakeLinearTime(t *testing.T) {
-	var keys strings.Builder
-	for i := range 1_000_000 {
-		fmt.Fprintf(&keys, `,"k%d":%d`, i, i)
-	}
-	const n = 8 << 20
-	for name, body := range map[string]string{
-		"escapes":                   `{"events":[{"event":"open","email":"` + strings.Repeat(`\n`, n/2) + `"}]}`,
-		"surrogates":                `{"event":"open","email":"` + strings.Repeat(`\ud800`, n/6) + `"}`,
-		"escaped keys":              `{"event":"open"` + strings.Repeat(`,"\u0065\u0076ents":0`, n/20) + `}`,
-		"a million keys":            `{"event":"open"` + keys.String() + `}`,
-		"a million variables":       `{"event":"open","custom_variables":{"k":0` + keys.String() + `}}`,
-		"equal keys":                `{"event":"open"` + strings.Repeat(`,"event":"open"`, n/15) + `}`,
-		"brackets":                  strings.Repeat("[", n),
-		"braces":                    strings.Repeat("{", n),
-		"a million changes":         `{"event":"activity_log.x","changes":{"k":0` + keys.String() + `}}`,
-		"a long change":             `{"event":"activity_log.x","changes":{"k":{"from":[` + strings.Repeat("{},", n/3) + `{}]}}}`,
-		"keys in keys":              strings.Repeat(`{"a":`, n/5),
-		"keys in keys on lines":     strings.Repeat("{\"a\":\n", n/6),
-		"brackets in an event":      `{"event":"open","x":` + strings.Repeat("[", n) + `}`,
-		"brackets on lines":         strings.Repeat("[\n", n/2),
-		"braces on lines":           strings.Repeat("{\n", n/2),
-		"broken lines":              opened + "\n" + strings.Repeat("{\n", n/2),
-		"broken lines, first too":   strings.Repeat("{]\n", n/3) + opened,
-		"empty objects":             strings.Repeat("{}\n", n/3),
-		"empty lines":               opened + strings.Repeat("\n", n) + opened,
-		"commas":                    "[" + strings.Repeat(",", n),
-		"quotes":                    strings.Repeat(`"`, n),
-		"backslashes":               `["` + strings.Repeat(`\\`, n/2),
-		"backslashes, odd":          `{"event":"` + strings.Repeat(`\`, n+1),
-		"not UTF-8":                 `{"event":"open","email":"` + strings.Repeat("\xff", n) + `"}`,
-		"NUL bytes":                 strings.Repeat("\x00", n),
-		"a long number":             `[{"event":"open","timestamp":` + strings.Repeat("1", n) + `}]`,
-		"a long number in a string": `[{"event":"open","timestamp":"` + strings.Repeat("0", n) + `5"}]`,
-		"a long fault":              `[` + strings.Repeat(opened+`,`, n/len(opened)) + `]`,
-		"a long line cut off":       opened + "\n" + `{"event":"open","x":"` + strings.Repeat("x", n),
-		"events arrays":             `{"x":1` + strings.Repeat(`,"events":[]`, n/12) + `}`,
-		"envelopes on lines":        strings.Repeat("{\"events\":[{}]}\n", n/16),
-	} {
-		t.Run(name, func(t *testing.T) {
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				events, _ := mailtrapwebhook.Parse([]byte(body))
-				for _, ev := range events {
-					if sent, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok && len(events) < 10 {
-						sent.CustomVariables.Text("k7")
-						sent.Key()
-					}
-				}
-				_, _ = drain(mailtrapwebhook.NewDecoder(strings.NewReader(body)))
-			}()
-			select {
-			case <-done:
-			case <-time.After(20 * time.Second):
-				t.Fatal("it takes too long")
-			}
-		})
-	}
-}
-
 func TestParseKeepsNothingOfTheBody(t *testing.T) {
 	body := []byte(`{"events":[` + opened + `]}`)
 	events, err := mailtrapwebhook.Parse(body)

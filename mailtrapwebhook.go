@@ -425,10 +425,11 @@ type exchange struct {
 	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
 
 	delivery *Delivery
-	events   []Event       // those of the delivery that are new; the callback may do with delivery what it likes
-	keys     []string      // of events
-	names    []string      // of events, to be logged
-	times    []time.Time   // of events
+	events   []Event  // those of the delivery that are new; the callback may do with delivery what it likes
+	raws     []string // of events
+	keys     []string // of events; where nobody has asked for them yet, nil
+	makeKeys sync.Once
+	scope    string
 	results  []result      // of events
 	leased   time.Time     // when the leases end
 	ended    chan struct{} // closed when the request is answered
@@ -582,9 +583,13 @@ func (x *exchange) verify() error {
 }
 
 func (x *exchange) decode() error {
-	d := x.delivery
+	d, h := x.delivery, x.h
+	decoder := decoderOf(d.Body)
+	var keys []string
 	var err error
-	d.Events, d.Format, err = parse(d.Body, x.h.maxEvents())
+	// Keys cost half as much as decoding, so that they are made ahead only for those who get them.
+	d.Events, keys, err = decoder.all(h.maxEvents(), h.Dedup != nil || h.OnDelivery != nil || h.OnMalformed != nil)
+	d.Format = decoder.format
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)
 	for _, ev := range d.Events {
@@ -592,23 +597,32 @@ func (x *exchange) decode() error {
 			x.report.Unknown++
 		}
 	}
-	switch {
-	case errors.Is(err, errTooManyEvents):
+	if err == errTooManyEvents {
 		return refuse(http.StatusRequestEntityTooLarge, err)
-	case err == nil:
-		return x.setKeys()
 	}
-	return x.malformed(err)
+	if h.Scope != nil {
+		x.scope = h.Scope(x.r)
+	}
+	if x.scope == "" && h.Dedup != nil && h.VerifierFor != nil {
+		return errNoScope
+	}
+	if keys != nil {
+		d.Keys = x.deliveryKeys(d.Events, keys)
+	}
+	if err != nil {
+		return x.malformed(err)
+	}
+	return nil
 }
+
+var errNoScope = errors.New(`mailtrapwebhook: Scope returned "" where Dedup and VerifierFor are set:` +
+	" let it return the tenant's name")
 
 // malformed handles a delivery whose structure is broken. Its error ends the exchange, and so does the delivery's being
 // taken, as errTaken.
 func (x *exchange) malformed(fault error) error {
 	if x.h.OnMalformed == nil {
 		return refuse(http.StatusUnprocessableEntity, fault)
-	}
-	if err := x.setKeys(); err != nil {
-		return err
 	}
 	err := x.call(1, x.h.timeout(), func(ctx context.Context, _ int) error {
 		return x.h.OnMalformed(ctx, x.delivery, fault)
@@ -633,42 +647,30 @@ func (x *exchange) malformed(fault error) error {
 
 var errTaken = errors.New("mailtrapwebhook: OnMalformed took the delivery")
 
-// setKeys makes the keys of the delivery. Where an event's own key does not tell it from others, it is told by its place
-// in this very body: a retry repeats the whole body, and another occurrence comes in another body. That is so for events
-// with equal keys, as samples and tests have, and for audit-log and unknown events, two of which may be equal.
-func (x *exchange) setKeys() error {
-	d := x.delivery
-	d.Keys = make([]string, len(d.Events))
-	count := make(map[string]int, len(d.Events))
-	for i, ev := range d.Events {
-		d.Keys[i] = ev.Key()
-		count[d.Keys[i]]++
+// deliveryKeys makes the keys of the delivery of those of its events. Where an event's own key does not tell it from
+// others, it is told by its place in this very body: a retry repeats the whole body, and another occurrence comes in
+// another body. That is so for events with equal keys, as samples and tests have, and for audit-log and unknown events,
+// two of which may be equal.
+func (x *exchange) deliveryKeys(events []Event, keys []string) []string {
+	count := make(map[string]int, len(keys))
+	for _, key := range keys {
+		count[key]++
 	}
-	var scope string
-	if x.h.Scope != nil {
-		scope = x.h.Scope(x.r)
-	}
-	if scope == "" && x.h.Dedup != nil && x.h.VerifierFor != nil {
-		return errNoScope
-	}
-	bodyDigest := sync.OnceValue(func() string { return digest(string(d.Body)) })
-	for i, key := range d.Keys {
+	bodyDigest := sync.OnceValue(func() string { return digest("-", "body", "", string(x.delivery.Body)) })
+	for i, key := range keys {
 		if key == "" {
 			continue
 		}
-		if count[key] > 1 || !hasIDs(d.Events[i]) {
-			key += "-" + bodyDigest() + "-" + strconv.Itoa(i)
+		if count[key] > 1 || !hasIDs(events[i]) {
+			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
-		if scope != "" {
-			key = scope + ":" + key // no key has a colon of its own, so that scopes and keys cannot run together
+		if x.scope != "" {
+			key = x.scope + ":" + key // no key has a colon of its own, so that scopes and keys cannot run together
 		}
-		d.Keys[i] = key
+		keys[i] = key
 	}
-	return nil
+	return keys
 }
-
-var errNoScope = errors.New(`mailtrapwebhook: Scope returned "" where Dedup and VerifierFor are set:` +
-	" let it return the tenant's name")
 
 func hasIDs(ev Event) bool {
 	switch ev.(type) {
@@ -887,18 +889,55 @@ func (x *exchange) reserve() error {
 func (x *exchange) keepOwn() {
 	x.events, x.keys = slices.Clone(x.delivery.Events), slices.Clone(x.delivery.Keys)
 	x.results = make([]result, len(x.events))
-	x.names = make([]string, len(x.events))
-	x.times = make([]time.Time, len(x.events))
+	x.raws = make([]string, len(x.events))
 	for i, ev := range x.events {
-		x.names[i], x.times[i] = loggableName(ev.Name()), ev.Time()
+		x.raws[i] = rawOf(ev)
 	}
+}
+
+func rawOf(ev Event) string {
+	switch ev := ev.(type) {
+	case *SendingWebhookEvent:
+		return ev.Raw
+	case *ActivityLogWebhookEvent:
+		return ev.Raw
+	case *InboundWebhookEvent:
+		return ev.Raw
+	case *UnknownEvent:
+		return ev.Raw
+	}
+	return ""
+}
+
+// again returns event i as it was before its callback had it.
+func (x *exchange) again(i int) Event {
+	ev, err := parseOne([]byte(x.raws[i]))
+	if err != nil {
+		return &UnknownEvent{Raw: x.raws[i], Err: err}
+	}
+	return ev
+}
+
+// key returns the key of event i.
+func (x *exchange) key(i int) string {
+	x.makeKeys.Do(func() {
+		if x.keys != nil {
+			return
+		}
+		events, keys := make([]Event, len(x.raws)), make([]string, len(x.raws))
+		for i := range events {
+			events[i] = x.again(i)
+			keys[i] = events[i].Key()
+		}
+		x.keys = x.deliveryKeys(events, keys)
+	})
+	return x.keys[i]
 }
 
 // keepNew drops the events from the delivery that are not reserved.
 func (x *exchange) keepNew(reservations []Reservation) error {
 	d := x.delivery
-	var events []Event
-	var keys []string
+	events, keys := make([]Event, 0, len(d.Events)), make([]string, 0, len(d.Keys))
 	unanswered := false
 	for i, ev := range d.Events {
 		reservation := Reserved
@@ -1024,9 +1063,9 @@ func (x *exchange) judge(i int, err error) (r result) {
 		r = x.judgeError(i, err)
 		return nil
 	}); panicked != nil {
-		x.logPanic(panicked, "key", x.keys[i])
+		x.logPanic(panicked, "key", x.key(i))
 		if x.failure == nil {
-			x.failure, x.failedKey = panicked, x.keys[i]
+			x.failure, x.failedKey = panicked, x.key(i)
 		}
 		return failed
 	}
@@ -1037,7 +1076,7 @@ func (x *exchange) judgeError(i int, err error) result {
 	if err == nil {
 		return handled
 	}
-	x.logPanic(err, "key", x.keys[i])
+	x.logPanic(err, "key", x.key(i))
 	why := ""
 	switch {
 	case err == errUnstarted:
@@ -1047,11 +1086,12 @@ func (x *exchange) judgeError(i int, err error) result {
 	case x.tooOld(i):
 		why = "it failed and is older than GiveUpAfter"
 	case x.failure == nil:
-		x.failure, x.failedKey = err, x.keys[i]
+		x.failure, x.failedKey = err, x.key(i)
 	}
 	switch {
 	case why != "":
-		x.log(slog.LevelError, "mailtrapwebhook: event dropped: "+why, err, "key", x.keys[i], "name", x.names[i])
+		x.log(slog.LevelError, "mailtrapwebhook: event dropped: "+why, err,
+			"key", x.key(i), "name", loggableName(x.again(i).Name()))
 		return dropped
 	case err == errOverran:
 		return overran
@@ -1060,7 +1100,11 @@ func (x *exchange) judgeError(i int, err error) result {
 }
 
 func (x *exchange) tooOld(i int) bool {
-	return x.h.GiveUpAfter > 0 && !x.times[i].IsZero() && x.started.Sub(x.times[i]) > x.h.GiveUpAfter
+	if x.h.GiveUpAfter <= 0 {
+		return false
+	}
+	happened := x.again(i).Time()
+	return !happened.IsZero() && x.started.Sub(happened) > x.h.GiveUpAfter
 }
 
 // late is told when a callback that was abandoned has returned after all: its events are then no longer in doubt.
@@ -1074,9 +1118,9 @@ func (x *exchange) late(call int, err error) {
 		}
 		switch x.judge(i, err) {
 		case handled, dropped:
-			done = append(done, x.keys[i])
+			done = append(done, x.key(i))
 		default:
-			undone = append(undone, x.keys[i])
+			undone = append(undone, x.key(i))
 		}
 	}
 	x.settle(done, undone)

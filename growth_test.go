@@ -1,0 +1,180 @@
+package mailtrapwebhook_test
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/stretchr/testify/require"
+)
+
+// A nasty body is made to be slow or to take much memory.
+type nasty struct {
+	body string
+	tiny bool // it has very many elements, each of which becomes an event that takes more memory than its text
+}
+
+// nastyBodies returns bodies of about n bytes.
+func nastyBodies(n int) map[string]nasty {
+	fill := func(before, unit, after string) nasty {
+		return nasty{body: before + strings.Repeat(unit, (n-len(before)-len(after))/len(unit)) + after}
+	}
+	count := func(before, format, after string) nasty {
+		var b strings.Builder
+		b.WriteString(before)
+		for i := 0; b.Len() < n-len(after); i++ {
+			fmt.Fprintf(&b, format, i)
+		}
+		return nasty{body: b.String() + after}
+	}
+	tiny := func(before, unit, after string) nasty {
+		return nasty{fill(before, unit, after).body, true}
+	}
+	const (
+		sent    = `{"events":[{"event":"open",`
+		changed = `{"events":[{"event":"activity_log.x","changes":{"k":{}`
+	)
+	return map[string]nasty{
+		"escapes":                       fill(sent+`"email":"`, `\n`, `"}]}`),
+		"numeric escapes":               fill(sent+`"email":"`, `\u0041`, `"}]}`),
+		"escapes in an id":              fill(sent+`"message_id":"`, `\n`, `"}]}`),
+		"escapes in a key":              fill(sent+`"`, `\u00e9`, `":1}]}`),
+		"escapes in variables":          fill(sent+`"custom_variables":{"a":"`, `\\`, `"}}]}`),
+		"surrogates":                    fill(`{"event":"open","email":"`, `\ud800`, `"}`),
+		"escaped keys":                  fill(`{"event":"open"`, `,"\u0065\u0076ents":0`, `}`),
+		"backslashes":                   fill(`["`, `\\`, ``),
+		"backslashes, odd":              fill(`{"event":"`, `\`, ``),
+		"not UTF-8":                     fill(sent+`"email":"`, "\xff", `"}]}`),
+		"not ASCII":                     fill(sent+`"email":"`, "é", `"}]}`),
+		"hardly ASCII":                  fill(sent+`"email":"`, "é a", `"}]}`),
+		"NUL bytes":                     fill("", "\x00", ""),
+		"quotes":                        fill("", `"`, ""),
+		"a string":                      fill(sent+`"email":"`, "a", `"}]}`),
+		"a string on a line":            fill(`"`, "a", `"`),
+		"a long number":                 fill(`[{"event":"open","timestamp":`, "1", `}]`),
+		"a long number in a string":     fill(`[{"event":"open","timestamp":"`, "0", `5"}]`),
+		"a long id":                     fill(sent+`"message_id":-0.`, "1", `}]}`),
+		"brackets":                      fill("", "[", ""),
+		"braces":                        fill("", "{", ""),
+		"brackets in an event":          fill(`{"event":"open","x":`, "[", `}`),
+		"keys in keys":                  fill("", `{"a":`, ""),
+		"keys in keys on lines":         fill("", "{\"a\":\n", ""),
+		"brackets on lines":             fill("", "[\n", ""),
+		"braces on lines":               fill("", "{\n", ""),
+		"keys":                          count(`{"event":"open"`, `,"k%d":0`, `}`),
+		"keys of the envelope":          count(`{"z":0`, `,"%d":0`, `}`),
+		"equal keys":                    fill(`{"event":"open"`, `,"event":"open"`, `}`),
+		"equal keys that fail":          fill(sent+`"z":0`, `,"email":1,"url":2`, `}]}`),
+		"variables":                     count(`{"event":"open","custom_variables":{"k":0`, `,"k%d":0`, `}}`),
+		"arrays in variables":           fill(sent+`"custom_variables":{"a":[0`, `,[]`, `]}}]}`),
+		"blanks in variables":           fill(sent+`"custom_variables":{"a":[0`, ` ,0`, `]}}]}`),
+		"changes":                       count(changed, `,"%d":{"from":1}`, `}}]}`),
+		"empty changes":                 count(changed, `,"%x":{}`, `}}]}`),
+		"changes that fail":             count(changed, `,"%x":0`, `}}]}`),
+		"equal changes":                 fill(changed, `,"a":{"from":"b"}`, `}}]}`),
+		"changes of arrays":             count(changed, `,"%d":{"from":[[],[],[],[],[],[],[],[],[],[],[],[]]}`, `}}]}`),
+		"changes of objects":            count(changed, `,"%d":{"from":{"a":{"":0}}}`, `}}]}`),
+		"a long change":                 fill(`{"event":"activity_log.x","changes":{"k":{"from":[`, "{},", `{}]}}}`),
+		"actors that fail":              fill(`{"events":[{"event":"activity_log.a","z":0`, `,"actor":{"name":1}`, `}]}`),
+		"the name last":                 fill(`[{`, `"z":[0,0,0,0],`, `"event":"spam"}]`),
+		"blanks":                        fill("{", " ", "}"),
+		"commas":                        fill("[", ",", ""),
+		"events arrays":                 fill(`{"x":1`, `,"events":[]`, `}`),
+		"empty lines":                   fill(opened, "\n", opened),
+		"empty envelopes on lines":      fill("{\"events\":[]}\n", "{\"events\":[]}\n", ""),
+		"a fault behind many events":    fill("[", benchLines(1)[0]+",", "]"),
+		"a line cut off":                fill(opened+"\n{\"event\":\"open\",\"x\":\"", "x", ""),
+		"broken lines":                  tiny(opened+"\n", "{\n", ""),
+		"broken lines, first too":       tiny("", "{]\n", opened),
+		"empty objects on lines":        tiny("", "{}\n", ""),
+		"empty objects":                 tiny("[{}", ",{}", "]"),
+		"numbers":                       tiny("[0", ",0", "]"),
+		"events of a name only":         tiny("[{}", `,{"event":"spam"}`, "]"),
+		"audit events of a name only":   tiny("[{}", `,{"event":"activity_log.a"}`, "]"),
+		"audit events with one change":  tiny("[{}", `,{"event":"activity_log.a","changes":{"":{}}}`, "]"),
+		"envelopes of one event a line": tiny("", "{\"events\":[{}]}\n", ""),
+	}
+}
+
+// The time of no body grows with the square of its size: 20 s are over ten times what the slowest takes, where the square
+// would take days. BenchmarkNasty has the times.
+func TestNastyBodiesTakeLinearTime(t *testing.T) {
+	size := 8 << 20
+	if testing.Short() {
+		size = 1 << 20
+	}
+	for name, nasty := range nastyBodies(size) {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				events, _ := mailtrapwebhook.Parse([]byte(nasty.body))
+				for _, ev := range events {
+					if sent, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok && len(events) < 10 {
+						sent.CustomVariables.Text("k7")
+						sent.Key()
+					}
+				}
+				_, _ = drain(mailtrapwebhook.NewDecoder(strings.NewReader(nasty.body)))
+			}()
+			select {
+			case <-done:
+			case <-time.After(20 * time.Second):
+				t.Fatal("it takes too long")
+			}
+		})
+	}
+}
+
+func TestNastyBodiesTakeLittleMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("watches the heap, which takes a while under the race detector")
+	}
+	const size, bound = 8 << 20, 8
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that what is garbage is not counted for long
+	for name, nasty := range nastyBodies(size) {
+		if nasty.tiny {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			body := []byte(nasty.body)
+			peak := peakHeap(func() { _, _ = mailtrapwebhook.Parse(body) })
+			require.Less(t, float64(peak)/size, float64(bound), "times the size")
+			runtime.KeepAlive(body)
+		})
+	}
+}
+
+// peakHeap returns by how many bytes the heap grew at most while f ran.
+func peakHeap(f func()) (peak uint64) {
+	heap := func() uint64 {
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	runtime.GC()
+	before := heap()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			if now := heap(); now > before {
+				peak = max(peak, now-before)
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Microsecond):
+			}
+		}
+	}()
+	f()
+	close(stop)
+	<-stopped
+	return peak
+}
