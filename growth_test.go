@@ -2,9 +2,12 @@ package mailtrapwebhook_test
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -150,20 +153,62 @@ func TestNastyBodiesTakeLittleMemory(t *testing.T) {
 	}
 }
 
+// A process of its own decodes each stream, so that its heap is all that there is. Garbage is collected early: how much of
+// it there is at once is otherwise a matter of how busy the machine is.
+func TestStreamsTakeLittleMemory(t *testing.T) {
+	const formEnv, sizeEnv = "MAILTRAPWEBHOOK_STREAM_FORM", "MAILTRAPWEBHOOK_STREAM_SIZE"
+	forms := map[string][3]string{
+		"JSON":       {`{"events":[` + benchLines(1)[0], "," + strings.Join(benchLines(90), ","), "]}"},
+		"JSON Lines": {"", strings.Join(benchLines(90), "\n") + "\n", ""},
+	}
+	if form, ok := forms[os.Getenv(formEnv)]; ok {
+		size, err := strconv.Atoi(os.Getenv(sizeEnv))
+		require.NoError(t, err)
+		rawMalformed = nil // other tests' two megabytes
+		runtime.GC()
+		before := heapBytes()
+		peak := peakHeap(func() {
+			events := 0
+			for _, err := range mailtrapwebhook.NewDecoder(repeated(form[0], form[1], form[2], size)).Events() {
+				require.NoError(t, err)
+				events++
+			}
+			require.Greater(t, events, size/500)
+		})
+		fmt.Printf("peak %d\n", before+peak)
+		return
+	}
+	if testing.Short() {
+		t.Skip("decodes a gigabyte")
+	}
+	const size = 42_000_000 // 100,000 events
+	for form := range forms {
+		t.Run(form, func(t *testing.T) {
+			var peaks [2]float64
+			for i, size := range []int{size, 10 * size} {
+				child := exec.Command(os.Args[0], "-test.run=^TestStreamsTakeLittleMemory$")
+				child.Env = append(os.Environ(), formEnv+"="+form, sizeEnv+"="+strconv.Itoa(size), "GOGC=10", "GOMAXPROCS=1")
+				out, err := child.CombinedOutput()
+				require.NoError(t, err, "%s", out)
+				_, err = fmt.Sscanf(string(out), "peak %f", &peaks[i])
+				require.NoError(t, err, "%s", out)
+				t.Logf("%d bytes: at most %.1f MiB of heap", size, peaks[i]/(1<<20))
+				require.Less(t, peaks[i], float64(8<<20))
+			}
+			require.Less(t, peaks[1], peaks[0]+1<<20, "ten times the stream takes more")
+		})
+	}
+}
+
 // peakHeap returns by how many bytes the heap grew at most while f ran.
 func peakHeap(f func()) (peak uint64) {
-	heap := func() uint64 {
-		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-		metrics.Read(sample)
-		return sample[0].Value.Uint64()
-	}
 	runtime.GC()
-	before := heap()
+	before := heapBytes()
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
 		for {
-			if now := heap(); now > before {
+			if now := heapBytes(); now > before {
 				peak = max(peak, now-before)
 			}
 			select {
@@ -177,4 +222,10 @@ func peakHeap(f func()) (peak uint64) {
 	close(stop)
 	<-stopped
 	return peak
+}
+
+func heapBytes() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }
