@@ -384,6 +384,7 @@ func readChanges(r *reader) map[string]Change {
 	unread := make(map[string]int) // where the attributes stand whose change is not one
 	tooLarge, begin := false, r.Pos()
 	for r.member() {
+		r.Peek()
 		name, at := r.key, r.Pos()
 		var change Change
 		ok := change.read(r)
@@ -599,9 +600,10 @@ func (r *reader) id(dst *string) (spelled string) {
 // integer reads an integer, written as a number or as a string of digits.
 func (r *reader) integer(low, high int64) int64 {
 	const shouldBe = "an integer in range, as a number or a string of digits"
+	c := r.Peek()
 	at := r.Pos()
 	var text string
-	switch c := r.Peek(); {
+	switch {
 	case c == '"':
 		text = r.String()
 		if strings.TrimLeft(text, "0123456789") != "" { // ParseInt takes signs as well

@@ -76,29 +76,16 @@ func (s *Scanner) Enter() {
 	s.first = true
 }
 
-// Member passes over the key of the next member of the object entered last, up to its value, which the caller must read
-// or [Scanner.Skip]. It reports false at the end of the object and after a failure.
+// Member passes over the key of the next member of the object entered last, and the colon. The caller must then read the
+// value or [Scanner.Skip] it. Member reports false at the end of the object and after a failure.
 func (s *Scanner) Member() (key string, ok bool) {
-	literal, simple, ok := s.key()
-	if !ok {
-		return "", false
-	}
-	s.Peek()
-	if !simple {
-		literal = unquote(literal)
-	}
-	return literal, true
-}
-
-// key is Member with the key as it is spelled, and whether that is simple.
-func (s *Scanner) key() (literal string, simple, ok bool) {
 	c := s.Peek()
 	switch {
 	case c == '}':
 		s.pos++
 		s.depth--
 		s.first = false
-		return "", false, false
+		return "", false
 	case s.first:
 		s.first = false
 	case c == ',':
@@ -109,15 +96,15 @@ func (s *Scanner) key() (literal string, simple, ok bool) {
 	}
 	if c != '"' {
 		s.fail()
-		return "", false, false
+		return "", false
 	}
-	literal, simple = s.quoted()
+	key = s.String()
 	if s.Peek() != ':' {
 		s.fail()
-		return "", false, false
+		return "", false
 	}
 	s.pos++
-	return literal, simple, !s.failed
+	return key, true
 }
 
 // String reads a string and returns what it means. Invalid UTF-8 and lone surrogates read as U+FFFD, as in
@@ -181,8 +168,9 @@ func load(s string) uint64 {
 func special(x uint64) uint64 {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	// A subtraction borrows into a byte's top bit if the byte is below the subtrahend. It may borrow from the next byte
-	// too and mark that wrongly, but only above a byte that is rightly marked.
-	return (x | (x ^ '"'*ones - ones) | (x ^ '\\'*ones - ones) | (x - ' '*ones)) & tops
+	// too and mark that wrongly, but only above a byte that is rightly marked. With their second bit flipped, the control
+	// characters and the quote are all that is below 0x21.
+	return (x | (x ^ 0x02*ones - 0x21*ones) | (x ^ '\\'*ones - ones)) & tops
 }
 
 // escape returns the size of the escape that text begins with, 0 if it is none.
@@ -209,7 +197,7 @@ func (s *Scanner) Skip() (text string, blanks bool) {
 		s.pass(c)
 	} else {
 		s.Enter()
-		for _, _, ok := s.key(); ok; _, _, ok = s.key() {
+		for _, ok := s.Member(); ok; _, ok = s.Member() {
 			s.pass(s.Peek())
 		}
 	}
