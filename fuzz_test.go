@@ -72,9 +72,9 @@ func judgeObject(body string) verdict {
 		return verdict{lines(body), false} // of which it is the first
 	case envelope:
 		return verdict{raws, !ok || strings.Trim(behind, blanks) != ""}
-	case ok && oneLine:
+	case ok && oneLine && (behind == "" || behind[0] == '\n'):
 		return verdict{lines(body), false}
-	case ok:
+	case ok && !oneLine:
 		return verdict{[]string{body[:end]}, strings.Trim(behind, blanks) != ""}
 	case linesAfterFirst(body):
 		return verdict{lines(body), false}

@@ -256,8 +256,12 @@ func (d *Decoder) firstObject() (Event, error) {
 		d.enterArray(2)
 		return nil, nil
 	}
+	line := d.lineAt(d.pos) == d.first
+	if line && d.held && !d.lineTail() {
+		return nil, d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
+	}
 	whole := d.release()
-	if d.lineAt(d.pos) == d.first {
+	if line {
 		d.format = FormatJSONLines
 		d.step = (*Decoder).line
 		if whole {
@@ -466,6 +470,25 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	}
 	d.inSub = true
 	return nil
+}
+
+// lineTail passes over what white space is left of the line and reports whether that is all.
+func (d *Decoder) lineTail() bool {
+	for {
+		for ; d.pos < len(d.buf); d.pos++ {
+			switch d.buf[d.pos] {
+			case '\n':
+				return true
+			case ' ', '\t', '\r':
+			default:
+				return false
+			}
+		}
+		d.held = d.held && d.pos-d.keep <= d.maxEventBytes()+len("\r")
+		if !d.read() {
+			return true
+		}
+	}
 }
 
 // lineEnd returns the index of the end of the line that pos is on, and whether all of it is there; if it is too long,
