@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-chi/chi/v5"
+	chimiddleware "github.com/go-chi/chi/v5/middleware"
+	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/adaptor"
+	"github.com/gorilla/handlers"
+	"github.com/gorilla/mux"
+	"github.com/labstack/echo/v5"
+	echomiddleware "github.com/labstack/echo/v5/middleware"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// The comments in each router's file say what may stand in front of the Handler and what may not. These are the
+// consequences.
+func TestMiddlewareInFront(t *testing.T) {
+	good := signed(envelope("delivery"))
+	unknownLength := good
+	unknownLength.chunked = true
+	jsonLines := signed(lines("delivery"))
+	encoded := good
+	encoded.body = zipped(good.body)
+	encoded.header = http.Header{"Content-Encoding": {"gzip"}}
+	const empty, mismatch, tooLarge = "the body is empty", "does not match", "over the limit of a middleware"
+
+	tests := []struct {
+		name   string
+		server func(webhook http.Handler) server
+		sent   request
+		status int
+		reason string // that the Handler gives, "" if it accepts or was not asked
+	}{
+		{"net/http decodes the body", behind(decode), good, 400, empty},
+		{"net/http encodes the body again", behind(reencode), good, 400, mismatch},
+		{"net/http's MaxBytesHandler", behind(maxBytes), unknownLength, 413, tooLarge},
+		{"chi's RequestSize", inChi(chimiddleware.RequestSize(10)), unknownLength, 413, tooLarge},
+		{"chi's AllowContentType", inChi(chimiddleware.AllowContentType("application/json")), jsonLines, 415, ""},
+		{"chi's Compress", inChi(chimiddleware.Compress(5)), good, 200, ""},
+		{"gorilla's ContentTypeHandler", inGorilla(jsonOnly), jsonLines, 415, ""},
+		{"gorilla's CompressHandler", inGorilla(handlers.CompressHandler), good, 200, ""},
+		{"gin's ShouldBindJSON", inGin(bindJSON), good, 400, empty},
+		{"gin's ShouldBindBodyWithJSON", inGin(bindBodyWithJSON), good, 400, empty},
+		{"echo's Bind", inEcho(bindEcho), good, 400, empty},
+		{"echo's BodyDump", inEcho(dump(1 << 20)), good, 200, ""},
+		{"echo's BodyDump of a part", inEcho(dump(10)), good, 400, mismatch},
+		{"echo's Decompress", inEcho(echomiddleware.Decompress()), encoded, 415, "Content-Encoding"},
+		{"echo's BodyLimit", inEcho(echomiddleware.BodyLimit(10)), good, 413, ""},
+		{"echo's BodyLimit, length unknown", inEcho(echomiddleware.BodyLimit(10)), unknownLength, 400, "broke off"},
+		{"fiber's Bind", inFiber(bindFiber), good, 200, ""},
+		{"fiber's SetBody", inFiber(setBody), good, 400, mismatch},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s, webhook, _ := newSite(t)
+			var reason syncBuffer
+			webhook.Observe = func(_ context.Context, r mailtrapwebhook.Report) {
+				if r.Err != nil {
+					_, _ = io.WriteString(&reason, r.Err.Error())
+				}
+			}
+			s.serve(t, test.server(webhook))
+			status, _ := s.send(t, webhookPath, test.sent)
+			require.Equal(t, test.status, status)
+			require.Contains(t, reason.String(), test.reason)
+			require.Equal(t, test.reason == "", reason.String() == "", reason.String())
+			require.Equal(t, status == http.StatusOK, s.calledFor() == "delivery", s.calledFor())
+		})
+	}
+}
+
+func behind(front func(http.Handler) http.Handler) func(http.Handler) server {
+	return func(webhook http.Handler) server { return &http.Server{Handler: front(webhook)} }
+}
+
+func decode(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var v any
+		_ = json.NewDecoder(r.Body).Decode(&v)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// reencode makes up for having read the body, but not with the same bytes.
+func reencode(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var v any
+		_ = json.NewDecoder(r.Body).Decode(&v)
+		body, _ := json.Marshal(v)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+func maxBytes(next http.Handler) http.Handler { return http.MaxBytesHandler(next, 10) }
+
+func jsonOnly(next http.Handler) http.Handler {
+	return handlers.ContentTypeHandler(next, "application/json")
+}
+
+func inChi(front func(http.Handler) http.Handler) func(http.Handler) server {
+	return func(webhook http.Handler) server {
+		router := chi.NewRouter()
+		router.Use(front)
+		router.Method(http.MethodPost, webhookPath, webhook)
+		return &http.Server{Handler: router}
+	}
+}
+
+func inGorilla(front mux.MiddlewareFunc) func(http.Handler) server {
+	return func(webhook http.Handler) server {
+		router := mux.NewRouter()
+		router.Use(front)
+		router.Handle(webhookPath, webhook)
+		return &http.Server{Handler: router}
+	}
+}
+
+func inGin(front gin.HandlerFunc) func(http.Handler) server {
+	return func(webhook http.Handler) server {
+		gin.SetMode(gin.ReleaseMode)
+		router := gin.New()
+		router.POST(webhookPath, front, gin.WrapH(webhook))
+		return &http.Server{Handler: router}
+	}
+}
+
+func bindJSON(c *gin.Context)         { _ = c.ShouldBindJSON(new(any)) }
+func bindBodyWithJSON(c *gin.Context) { _ = c.ShouldBindBodyWithJSON(new(any)) }
+
+func inEcho(front echo.MiddlewareFunc) func(http.Handler) server {
+	return func(webhook http.Handler) server {
+		router := echo.New()
+		router.POST(webhookPath, echo.WrapHandler(webhook), front)
+		return &http.Server{Handler: router}
+	}
+}
+
+func bindEcho(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c *echo.Context) error {
+		_ = c.Bind(new(any))
+		return next(c)
+	}
+}
+
+func dump(limit int64) echo.MiddlewareFunc {
+	return echomiddleware.BodyDumpWithConfig(echomiddleware.BodyDumpConfig{
+		MaxRequestBytes: limit,
+		Handler:         func(*echo.Context, []byte, []byte, error) {},
+	})
+}
+
+func inFiber(front fiber.Handler) func(http.Handler) server {
+	return func(webhook http.Handler) server {
+		app := fiber.New()
+		app.Post(webhookPath, front, adaptor.HTTPHandler(webhook))
+		return fiberServer{app}
+	}
+}
+
+func bindFiber(c fiber.Ctx) error {
+	if err := c.Bind().JSON(new(any)); err != nil {
+		return err
+	}
+	return c.Next()
+}
+
+func setBody(c fiber.Ctx) error {
+	c.Request().SetBody(append(c.BodyRaw(), '\n'))
+	return c.Next()
+}
+
+// With gin's ShouldBindBodyWith the bytes are still there, for a handler of one's own.
+func TestGinKeepsWhatShouldBindBodyWithRead(t *testing.T) {
+	s, _, verifier := newSite(t)
+	router := gin.New()
+	router.POST(verifiedPath, bindBodyWithJSON, func(c *gin.Context) {
+		events, err := verifier.Parse(c.MustGet(gin.BodyBytesKey).([]byte), c.GetHeader(mailtrapwebhook.SignatureHeader))
+		if err != nil || s.onEvent(c, events[0]) != nil {
+			c.Status(http.StatusBadRequest)
+		}
+	})
+	s.serve(t, &http.Server{Handler: router})
+	status, _ := s.send(t, verifiedPath, signed(envelope("delivery")))
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "delivery", s.calledFor())
+}
+
+// What writes RemoteAddr lets everybody past an IPAllowlist who knows one of its addresses.
+func TestProxyHeadersOpenAnAllowlist(t *testing.T) {
+	claiming := signed(envelope("delivery"))
+	claiming.header = http.Header{"X-Real-Ip": {"203.0.113.9"}}
+	none := func(next http.Handler) http.Handler { return next }
+
+	for status, front := range map[int]mux.MiddlewareFunc{403: none, 200: handlers.ProxyHeaders} {
+		s, webhook, _ := newSite(t)
+		allowed := mailtrapwebhook.NewIPAllowlist([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")})
+		webhook.Guards = []mailtrapwebhook.Guard{allowed.Guard()}
+		s.serve(t, inGorilla(front)(webhook))
+		got, _ := s.send(t, webhookPath, claiming)
+		require.Equal(t, status, got)
+	}
+}
+
+// The context of a callback that has overrun must not be that of the request which fasthttp reads next.
+func TestFiberCallbackOverrunsWithItsOwnContext(t *testing.T) {
+	s, webhook, verifier := newSite(t)
+	overrun, next, seen := make(chan struct{}), make(chan struct{}), make(chan any)
+	s.gate = func(ctx context.Context, ev mailtrapwebhook.Event) {
+		if ev.Name() == "delivery" {
+			<-overrun
+			seen <- ctx.Value("request")
+			return
+		}
+		close(overrun)
+		<-next // so that this request is under way while the other callback looks
+	}
+	webhook.EventTimeout = time.Millisecond
+	app := fiber.New()
+	var requests atomic.Int32
+	app.Use(func(c fiber.Ctx) error {
+		c.Locals("request", strconv.Itoa(int(requests.Add(1))))
+		return c.Next()
+	})
+	app.Use("/", newFiber(webhook, verifier, s.onEvent))
+	s.serve(t, fiberServer{app})
+
+	status, _ := s.send(t, webhookPath, signed(envelope("delivery")))
+	require.Equal(t, http.StatusInternalServerError, status)
+	go func() {
+		if resp, err := s.post(webhookPath, signed(envelope("open"))); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	require.Nil(t, <-seen, "it sees the values of another request")
+	close(next)
+}
