@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// A collector takes spans as OpenTelemetry's collector does, in OTLP over HTTP.
+type collector struct {
+	mu       sync.Mutex
+	raw      []byte
+	received []*tracepb.ResourceSpans
+}
+
+func startCollector(t *testing.T) *collector {
+	t.Helper()
+	c := new(collector)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		var export collectorpb.ExportTraceServiceRequest
+		if err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body, &export) != nil {
+			http.Error(w, "not an export of traces", http.StatusBadRequest)
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.raw = append(c.raw, body...)
+		c.received = append(c.received, export.ResourceSpans...)
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	return c
+}
+
+// text returns the exports as they came, in which strings stand as they are.
+func (c *collector) text() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.raw)
+}
+
+func (c *collector) spans() (spans []*tracepb.Span) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.received {
+		for _, s := range r.ScopeSpans {
+			spans = append(spans, s.Spans...)
+		}
+	}
+	return spans
+}
+
+// named returns the only span of that name.
+func named(t *testing.T, spans []*tracepb.Span, name string) *tracepb.Span {
+	t.Helper()
+	var found []*tracepb.Span
+	for _, span := range spans {
+		if span.Name == name {
+			found = append(found, span)
+		}
+	}
+	require.Len(t, found, 1, name)
+	return found[0]
+}
+
+func attributes(span *tracepb.Span) map[string]any {
+	values := make(map[string]any)
+	for _, a := range span.Attributes {
+		switch v := a.Value.Value.(type) {
+		case *commonpb.AnyValue_StringValue:
+			values[a.Key] = v.StringValue
+		case *commonpb.AnyValue_IntValue:
+			values[a.Key] = int(v.IntValue)
+		default:
+			values[a.Key] = fmt.Sprintf("%T", v)
+		}
+	}
+	return values
+}
+
+func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
+	for format, pack := range map[string]func(...string) string{"JSON": envelope, "JSON Lines": lines} {
+		t.Run(format, func(t *testing.T) {
+			collector := startCollector(t)
+			inside := make(map[string]trace.SpanContext) // of the contexts that the callbacks had; they run one by one
+			p := start(t, func(ctx context.Context, ev mailtrapwebhook.Event) error {
+				inside["OnEvent "+kindOf(ev)] = trace.SpanContextFromContext(ctx)
+				if ev.Name() == "open" {
+					return errors.New("the database is away")
+				}
+				return nil
+			}, "-traces", tracesOTLP)
+			now := time.Now()
+			body := pack(event("delivery", 1, now), event("open", 2, now), event("activity_log.user.login", 3, now),
+				event("brand new", 4, now))
+			require.Equal(t, http.StatusInternalServerError, p.deliver(t, body))
+			p.end(t)
+
+			spans := collector.spans()
+			require.Len(t, spans, 5)
+			root := named(t, spans, "webhook request")
+			require.Empty(t, root.ParentSpanId)
+			require.Equal(t, tracepb.Span_SPAN_KIND_SERVER, root.Kind)
+			require.Equal(t, tracepb.Status_STATUS_CODE_ERROR, root.Status.GetCode())
+			require.Empty(t, cmp.Diff(map[string]any{
+				"http.route":                webhookPath,
+				"http.response.status_code": 500,
+				"mailtrap.format":           format,
+				"mailtrap.bytes":            len(body),
+				"mailtrap.events":           4,
+				"mailtrap.handled":          3,
+				"mailtrap.duplicates":       0,
+				"mailtrap.dropped":          0,
+				"mailtrap.failed":           1,
+				"mailtrap.held":             0,
+				"mailtrap.unstarted":        0,
+				"mailtrap.unknown":          1,
+			}, attributes(root)))
+
+			for _, kind := range []string{"delivery", "open", kindActivityLog, kindUnknown} {
+				span := named(t, spans, "OnEvent "+kind)
+				require.Equal(t, root.SpanId, span.ParentSpanId)
+				require.Equal(t, root.TraceId, span.TraceId)
+				require.Equal(t, map[string]any{"mailtrap.kind": kind}, attributes(span))
+				require.Equal(t, kind == "open", span.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR)
+				own := inside[span.Name].SpanID()
+				require.Equal(t, span.SpanId, own[:], "spans of the callback's own are below its span")
+				require.GreaterOrEqual(t, span.StartTimeUnixNano, root.StartTimeUnixNano)
+				require.LessOrEqual(t, span.EndTimeUnixNano, root.EndTimeUnixNano)
+			}
+			for _, r := range collector.received {
+				require.Contains(t, r.Resource.String(), "mailtrap-webhook")
+			}
+
+			// The log says why, and names the trace; the trace does not say why.
+			require.NotContains(t, collector.text(), "the database is away")
+			line := p.waitForLine(t, "mailtrapwebhook: request answered")
+			require.Contains(t, line["err"], "the database is away")
+			require.Equal(t, hex.EncodeToString(root.TraceId), line["trace_id"])
+			require.Equal(t, hex.EncodeToString(root.SpanId), line["span_id"])
+		})
+	}
+}
+
+func TestRetryAndForgeryInTraces(t *testing.T) {
+	collector := startCollector(t)
+	p := start(t, succeed, "-traces", tracesOTLP)
+	body := envelope(event("delivery", 1, time.Now()))
+	forged := newRequest(t, http.MethodPost, p.url, body, mailtrapwebhook.Sign([]byte(body), "another secret"))
+	forged.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	require.Equal(t, http.StatusBadRequest, p.send(t, forged))
+	require.Equal(t, http.StatusOK, p.deliver(t, body))
+	require.Equal(t, http.StatusOK, p.deliver(t, body))
+	p.end(t)
+
+	spans := collector.spans()
+	named(t, spans, "OnEvent delivery") // one, and not of the forged delivery or the retry
+	require.Len(t, spans, 4)
+	spans = slices.DeleteFunc(spans, func(s *tracepb.Span) bool { return s.Name != "webhook request" })
+	slices.SortFunc(spans, func(a, b *tracepb.Span) int { return int(int64(a.StartTimeUnixNano - b.StartTimeUnixNano)) })
+	var got []string
+	for _, span := range spans {
+		require.Empty(t, span.ParentSpanId)
+		require.NotEqual(t, "0af7651916cd43dd8448eb211c80319c", hex.EncodeToString(span.TraceId), "a stranger's trace")
+		require.Zero(t, span.Status.GetCode(), "an error, though not the server's")
+		a := attributes(span)
+		got = append(got, fmt.Sprintln(a["http.response.status_code"], a["mailtrap.format"], a["mailtrap.events"],
+			a["mailtrap.handled"], a["mailtrap.duplicates"], a["mailtrap.bytes"] == len(body)))
+	}
+	require.Equal(t, []string{"400 unknown 0 0 0 true\n", "200 JSON 1 1 0 true\n", "200 JSON 1 0 1 true\n"}, got)
+}
+
+func TestLogLinesNameTheirTraceWithoutAnExporterToo(t *testing.T) {
+	var mu sync.Mutex
+	traces := make(map[string]bool)
+	p := start(t, func(ctx context.Context, _ mailtrapwebhook.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		traces[trace.SpanContextFromContext(ctx).TraceID().String()] = true
+		return errors.New("the database is away")
+	})
+	for i := range 3 {
+		require.Equal(t, 500, p.deliver(t, envelope(event("open", i, time.Now()))))
+	}
+	p.end(t)
+	for _, line := range p.lines(t) {
+		if line["msg"] == "mailtrapwebhook: request answered" {
+			require.True(t, traces[line["trace_id"].(string)])
+			delete(traces, line["trace_id"].(string))
+		}
+	}
+	require.Empty(t, traces)
+}
+
+func TestLoggerKeepsItsAttributesAndGroups(t *testing.T) {
+	var b strings.Builder
+	ctx := trace.ContextWithSpanContext(t.Context(),
+		trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+	newLogger(&b).With("a", 1).WithGroup("g").InfoContext(ctx, "m", "b", 2)
+	require.Contains(t, b.String(), `"a":1,"g":{"b":2,"trace_id":"01`)
+	b.Reset()
+	newLogger(&b).InfoContext(t.Context(), "m")
+	require.NotContains(t, b.String(), "trace_id")
+}
+
+func TestCollectorThatIsAwayCostsNoDelivery(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", gone.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100") // ms
+	p := start(t, succeed, "-traces", tracesOTLP)
+	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
+	p.end(t)
+	require.Contains(t, p.stderr.String(), "see to the collector")
+}
+
+func TestCollectorThatHangsHoldsUpNoDelivery(t *testing.T) {
+	asked, done := make(chan struct{}, 1), make(chan struct{})
+	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-done
+	}))
+	defer hanging.Close()
+	defer close(done)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", hanging.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")          // ms
+	p := start(t, succeed, "-traces", tracesOTLP)
+	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
+	<-asked
+	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 2, time.Now()))))
+	p.end(t) // after flushTimeout
+	p.waitForLine(t, "the last traces are not exported: see to the collector")
+}
+
+// Everything personal goes in, and nothing of it comes out.
+func TestNothingPersonalOrSecretShows(t *testing.T) {
+	for _, traces := range []string{tracesOTLP, tracesStdout} {
+		t.Run(traces, func(t *testing.T) {
+			collector := startCollector(t)
+			s := newScript()
+			var logged lockedBuffer
+			logs := logEvent(newLogger(&logged))
+			p := start(t, func(ctx context.Context, ev mailtrapwebhook.Event) error {
+				return errors.Join(logs(ctx, ev), s.onEvent(ctx, ev))
+			}, "-traces", traces)
+			play(t, p, s)
+			now := time.Now()
+			body := lines(event("open", 9, now), event("bounce", 9, now), event(kindInbound, 9, now),
+				event("activity_log.user.login", 9, now), event("spam", 9, now), event("brand new "+personEmail, 9, now))
+			r := newRequest(t, http.MethodPost, p.url+"?token="+testSecret, body, mailtrapwebhook.Sign([]byte(body), testSecret))
+			r.Header.Set("User-Agent", personName)
+			r.Header.Set("X-Forwarded-For", personAddress)
+			r.SetBasicAuth(personEmail, testSecret)
+			r.Host = personEmail
+			require.Equal(t, 500, p.send(t, r))
+			metrics, _ := p.fetchMetrics(t)
+			p.end(t)
+
+			shown := map[string]string{
+				"metrics": metrics,
+				"log":     p.stderr.String() + logged.String(),
+				"traces":  collector.text() + p.stdout.String(),
+			}
+			require.Contains(t, shown["metrics"], `kind="bounce"`)
+			require.Contains(t, shown["log"], "panic")
+			require.Contains(t, shown["log"], `"name":"bounce"`)
+			require.Contains(t, shown["traces"], "OnEvent bounce")
+			require.Contains(t, shown["traces"], "INSERT")
+			for where, text := range shown {
+				for _, secret := range []string{
+					personEmail, "example.com", personName, "Ann", personAddress, personURL, "m-9", "e-9",
+					testSecret, mailtrapwebhook.Sign([]byte(body), testSecret),
+				} {
+					require.NotContains(t, text, secret, where)
+				}
+			}
+			require.NotContains(t, shown["traces"], "127.0.0.1", "the peer's address")
+		})
+	}
+}
