@@ -1,0 +1,351 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+)
+
+// programVariable makes the test's program the program itself.
+const programVariable = "EXACTLYONCE_TEST_PROGRAM"
+
+var server *servers.Server
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programVariable) != "" {
+		main()
+		return
+	}
+	os.Exit(servers.Main(m, servers.Use{In: &server, Start: servers.Postgres}))
+}
+
+// A database is one of a test's own.
+type database struct {
+	url   string
+	proxy *servers.Proxy
+	pool  *pgxpool.Pool
+}
+
+func newDatabase(t *testing.T) *database {
+	proxy := servers.NewProxy(t, server)
+	name := strings.ToLower(rand.Text())
+	url := func(database string) string {
+		return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", proxy.Address(), database)
+	}
+	admin := openPool(t, url("postgres"))
+	_, err := admin.Exec(t.Context(), "CREATE DATABASE "+`"`+name+`"`)
+	require.NoError(t, err)
+	return &database{url: url(name), proxy: proxy, pool: openPool(t, url(name))}
+}
+
+func openPool(t *testing.T, url string) *pgxpool.Pool {
+	config, err := pgxpool.ParseConfig(url)
+	require.NoError(t, err)
+	// Round trips are counted: none must come from a connection's having been idle.
+	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// command returns the program, as a process of its own.
+func (db *database) command(t *testing.T) *exec.Cmd {
+	program, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(program, "-listen", "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), programVariable+"=1", secretVariable+"="+replicas.Secret, databaseVariable+"="+db.url)
+	return cmd
+}
+
+func (db *database) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	_, err := db.pool.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+}
+
+// stored returns the events that are stored, in an order that is always the same.
+func (db *database) stored(t *testing.T) (raws []string) {
+	t.Helper()
+	rows, err := db.pool.Query(t.Context(), "SELECT raw FROM mailtrap_events ORDER BY raw")
+	require.NoError(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var raw []byte
+		require.NoError(t, rows.Scan(&raw))
+		raws = append(raws, string(raw))
+	}
+	require.NoError(t, rows.Err())
+	return raws
+}
+
+// requireOnce requires that each event of the batches is stored, and nothing else or more.
+func (db *database) requireOnce(t *testing.T, batches []replicas.Batch) {
+	t.Helper()
+	var want []string
+	for _, b := range batches {
+		for _, ev := range b.Events {
+			want = append(want, rawOf(ev))
+		}
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, db.stored(t)); diff != "" {
+		t.Fatalf("events stored (-want +got):\n%s", diff)
+	}
+}
+
+func TestStoresOnce(t *testing.T) {
+	db := newDatabase(t)
+	one, oneAddress := replicas.Start(t, db.command(t))
+	other, otherAddress := replicas.Start(t, db.command(t))
+	batches := replicas.NewBatches(t, 2, 3)
+	for _, b := range batches {
+		require.Equal(t, http.StatusBadRequest, b.Forge(t.Context(), "http://"+oneAddress))
+		require.Equal(t, http.StatusOK, b.Post(t.Context(), "http://"+oneAddress))
+		require.Equal(t, http.StatusOK, b.Post(t.Context(), "http://"+otherAddress))
+	}
+	db.requireOnce(t, batches)
+	one.End(t)
+	other.End(t)
+	for _, line := range append(one.Lines, other.Lines...) {
+		require.NotContains(t, line, "example.com", "nothing personal is logged")
+	}
+}
+
+// Four replicas behind one address, and everything goes wrong that can. Every event is stored once, whatever happens.
+func TestReplicas(t *testing.T) {
+	db := newDatabase(t)
+	cluster := replicas.NewCluster(t, 4, func() *exec.Cmd { return db.command(t) }, server.Restart)
+	batches := replicas.NewBatches(t, 60, 20)
+	cluster.Plan(map[replicas.Fault]int{
+		replicas.None: 30, replicas.Busy: 10, replicas.Lost: 10, replicas.Cut: 10, replicas.Kill: 20, replicas.Restart: 3,
+	})
+	attempts := replicas.Deliver(t, cluster.URL, batches)
+	again := replicas.Deliver(t, cluster.URL, batches) // by somebody who has recorded it all
+	cluster.End()
+	t.Logf("%d and %d attempts", attempts, again)
+	require.Eventually(t, func() bool { return db.pool.Ping(t.Context()) == nil }, time.Minute, 10*time.Millisecond,
+		"connections that broke cost an error each")
+	db.requireOnce(t, batches)
+}
+
+// What ends a transaction between the keys and the events takes the keys back, and the retry stores the events.
+func TestEndsInTheMiddle(t *testing.T) {
+	tests := []struct {
+		name string
+		end  func(t *testing.T, db *database, p *replicas.Process)
+		want int // the status of the first attempt
+	}{
+		{"the process is killed", func(_ *testing.T, _ *database, p *replicas.Process) { p.Kill() }, 0},
+		{"the connection breaks", func(t *testing.T, db *database, _ *replicas.Process) {
+			db.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_locks"+waiting)
+		}, http.StatusInternalServerError},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			db := newDatabase(t)
+			first, firstAddress := replicas.Start(t, db.command(t))
+			second, secondAddress := replicas.Start(t, db.command(t))
+			batches := replicas.NewBatches(t, 1, 20)
+			// The keys can be inserted, but the events have to wait.
+			locking, err := db.pool.Begin(t.Context())
+			require.NoError(t, err)
+			_, err = locking.Exec(t.Context(), "LOCK TABLE mailtrap_events IN EXCLUSIVE MODE")
+			require.NoError(t, err)
+
+			status := make(chan int, 2)
+			go func() { status <- batches[0].Post(t.Context(), "http://"+firstAddress) }()
+			require.Eventually(t, func() bool {
+				var n int
+				require.NoError(t, db.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks"+waiting).Scan(&n))
+				return n == 1
+			}, time.Minute, 10*time.Millisecond)
+			tt.end(t, db, first)
+			require.Equal(t, tt.want, <-status)
+
+			go func() { status <- batches[0].Post(t.Context(), "http://"+secondAddress) }()
+			require.NoError(t, locking.Commit(t.Context()))
+			require.Equal(t, http.StatusOK, <-status)
+			db.requireOnce(t, batches)
+			second.End(t)
+			if !first.Killed {
+				first.End(t)
+			}
+		})
+	}
+}
+
+// waiting is what makes of pg_locks the transactions that wait to store events.
+const waiting = " WHERE NOT granted AND relation = 'mailtrap_events'::regclass"
+
+// Events that stand in two bodies in different orders are stored once, and the two transactions do not block each other
+// for good.
+func TestDifferentOrders(t *testing.T) {
+	db := newDatabase(t)
+	createTables(t, db)
+	var all sync.WaitGroup
+	batches := replicas.NewBatches(t, 20, 100)
+	for _, b := range batches {
+		for range 4 {
+			d := delivery(b.Events...)
+			mathrand.Shuffle(len(d.Events), func(i, j int) {
+				d.Events[i], d.Events[j] = d.Events[j], d.Events[i]
+				d.Keys[i], d.Keys[j] = d.Keys[j], d.Keys[i]
+			})
+			all.Go(func() {
+				if err := store(t.Context(), db.pool, d); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	db.requireOnce(t, batches)
+}
+
+// Processes that start at the same time create the tables together.
+func TestCreatesTables(t *testing.T) {
+	for range 5 {
+		db := newDatabase(t)
+		var all sync.WaitGroup
+		for range 8 {
+			pool := openPool(t, db.url)
+			all.Go(func() {
+				if _, err := pool.Exec(t.Context(), schema, pgx.QueryExecModeSimpleProtocol); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
+func createTables(t *testing.T, db *database) {
+	db.exec(t, schema, pgx.QueryExecModeSimpleProtocol)
+}
+
+// delivery returns a delivery as a Handler makes it of events that are told by their ids.
+func delivery(events ...mailtrapwebhook.Event) *mailtrapwebhook.Delivery {
+	d := &mailtrapwebhook.Delivery{Events: slices.Clone(events), ReceivedAt: time.Now()}
+	for _, ev := range events {
+		d.Keys = append(d.Keys, ev.Key())
+	}
+	return d
+}
+
+func TestRoundTrips(t *testing.T) {
+	db := newDatabase(t)
+	createTables(t, db)
+	for i, n := range []int{1, 1, 500, 10_000} {
+		d := delivery(replicas.NewBatches(t, 1, n)[0].Events...)
+		before := db.proxy.RoundTrips()
+		require.NoError(t, store(t.Context(), db.pool, d))
+		if i > 0 { // the first connects and prepares
+			require.Equal(t, before+4, db.proxy.RoundTrips(), "round trips for %d events", n)
+		}
+	}
+}
+
+// Nothing that an event holds keeps it, or those beside it, from being stored.
+func TestOddEvents(t *testing.T) {
+	db := newDatabase(t)
+	p, address := replicas.Start(t, db.command(t))
+	equal := `{"event":"activity_log.user.login","timestamp":1735830138,"actor":{"name":"Mailtrap"}}`
+	objects := []string{
+		equal, equal,
+		`{"event":"a\u0000b","timestamp":1}`,
+		"{\"event\":\"\xff\",\"timestamp\":1}",
+		`{"event":"delivery","message_id":"\u0000","event_id":"\ud800","timestamp":9223372036854775807}`,
+		`{"event":"inbound.message_received","inbox_id":1,"message_id":"2","timestamp":-9223372036854775808}`,
+		`"no object"`, `7`, `{}`, `{}`,
+		fmt.Sprintf(`{"event":%q}`, strings.Repeat("long ", 2000)),
+	}
+	envelope := []byte(`{"events":[` + strings.Join(objects, ",") + `]}`)
+	lines := []byte(strings.Join(objects, "\n") + "\n" + "no JSON\n")
+	for range 2 {
+		for _, body := range [][]byte{envelope, lines} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address, bytes.NewReader(body))
+			require.NoError(t, err)
+			r.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign(body, replicas.Secret))
+			resp, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+		}
+	}
+	// Events with ids are one in both bodies; the others are not known to be.
+	want := append([]string{"no JSON"}, objects...)
+	for _, object := range objects {
+		if !strings.Contains(object, "message_id") {
+			want = append(want, object)
+		}
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, db.stored(t)); diff != "" {
+		t.Fatalf("events stored (-want +got):\n%s", diff)
+	}
+	p.End(t)
+}
+
+// Two events that have no keys are two, and not the same.
+func TestEventsWithoutKeys(t *testing.T) {
+	db := newDatabase(t)
+	createTables(t, db)
+	batches := replicas.NewBatches(t, 1, 3)
+	d := delivery(batches[0].Events...)
+	d.Keys[0], d.Keys[2] = "", ""
+	require.NoError(t, store(t.Context(), db.pool, d))
+	db.requireOnce(t, batches)
+	require.NoError(t, store(t.Context(), db.pool, d))
+	require.Len(t, db.stored(t), 5, "what cannot be recognised is stored again")
+}
+
+func TestRefusesToStart(t *testing.T) {
+	tests := []struct {
+		name, secret, database string
+		args                   []string
+		want                   string
+	}{
+		{"without a secret", "", "postgres://localhost", nil, "MAILTRAP_SIGNING_SECRET is not set"},
+		{"without a database", "secret", "", nil, "DATABASE_URL is not set"},
+		{"on a broken URL", "secret", "postgres://u:hunter2@h:port/", nil, "not a URL of PostgreSQL"},
+		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot create the tables"},
+		{"with an argument", "secret", "postgres://localhost", []string{"more"}, "more than flags"},
+		{"with a flag that is none", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			getenv := func(name string) string {
+				return map[string]string{secretVariable: tt.secret, databaseVariable: tt.database}[name]
+			}
+			var stdout, stderr bytes.Buffer
+			require.Equal(t, 1, run(t.Context(), tt.args, getenv, &stdout, &stderr))
+			require.Contains(t, stderr.String(), tt.want)
+			require.NotContains(t, stderr.String(), "hunter2")
+		})
+	}
+	t.Run("but shows its usage", func(t *testing.T) {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, 0, run(t.Context(), []string{"-h"}, os.Getenv, &stdout, &stderr))
+		require.Equal(t, usage, stdout.String())
+	})
+}

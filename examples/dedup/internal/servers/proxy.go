@@ -1,0 +1,96 @@
+package servers
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// A Proxy stands before a server. It counts round trips, and can hold up everything.
+type Proxy struct {
+	server  *Server
+	address string
+	trips   atomic.Int64
+	holding sync.RWMutex // held for reading while something is passed on
+}
+
+// NewProxy starts a proxy on loopback, until the test ends.
+func NewProxy(t *testing.T, server *Server) *Proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{server: server, address: listener.Addr().String()}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { p.connect(client) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		all.Wait() // for the clients, which are closed before: they were made after the proxy
+	})
+	return p
+}
+
+// Address returns the host and the port of the proxy.
+func (p *Proxy) Address() string { return p.address }
+
+// RoundTrips returns how often a client has sent something and waited for an answer: how often bytes came from a client
+// after some had come from the server, or as the first of a connection.
+func (p *Proxy) RoundTrips() int { return int(p.trips.Load()) }
+
+// Hold holds up all bytes, in both directions, until resume is called.
+func (p *Proxy) Hold() (resume func()) {
+	p.holding.Lock()
+	return p.holding.Unlock
+}
+
+func (p *Proxy) connect(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial(p.server.Network, p.server.Address)
+	if err != nil {
+		return
+	}
+	var serverSpoke atomic.Bool
+	serverSpoke.Store(true)
+	var ways sync.WaitGroup
+	ways.Go(func() {
+		p.pass(server, client, func() {
+			if serverSpoke.Swap(false) {
+				p.trips.Add(1)
+			}
+		})
+	})
+	ways.Go(func() { p.pass(client, server, func() { serverSpoke.Store(true) }) })
+	ways.Wait()
+}
+
+// pass passes on what comes from one side until either is closed, and then closes both.
+func (p *Proxy) pass(to, from net.Conn, came func()) {
+	defer to.Close()
+	defer from.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 {
+			came()
+			p.holding.RLock()
+			_, writeErr := to.Write(buffer[:n])
+			p.holding.RUnlock()
+			if writeErr != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
