@@ -26,7 +26,7 @@ import (
 // over these four is complete.
 type Event interface {
 	// Name returns the canonical name of the kind of event, such as "soft bounce", "activity_log.user.updated" or
-	// "inbound.message_received", whichever way it was spelled.
+	// "inbound.message_received", whichever way it was spelled. It is "" where the event has none that can be read.
 	Name() string
 
 	// Time returns when the event happened, in UTC, or the zero time if the event does not say.
@@ -113,7 +113,7 @@ type SendingWebhookEvent struct {
 	SendingDomainName string         `json:"sending_domain_name,omitempty"`
 	Category          string         `json:"category,omitempty"`         // as set when the mail was sent
 	CustomVariables   Variables      `json:"custom_variables,omitempty"` // as set when the mail was sent
-	Timestamp         time.Time      `json:"timestamp,omitzero"`         // UTC, whole seconds
+	Timestamp         time.Time      `json:"timestamp,omitzero"`         // UTC, whole seconds: Unix time on the wire
 	EventID           string         `json:"event_id,omitempty"`         // not unique on its own: see Key
 	Reason            string         `json:"reason,omitempty"`           // suspension and reject
 	Response          string         `json:"response,omitempty"`         // bounces: what the recipient's server said
@@ -199,7 +199,7 @@ type InboundWebhookEvent struct {
 	InboxID   int64     `json:"inbox_id,omitempty"`   // of the inbox that received the mail
 	MessageID string    `json:"message_id,omitempty"` // of the mail received
 	From      string    `json:"from,omitempty"`       // the sender, as in the mail's header
-	Timestamp time.Time `json:"timestamp,omitzero"`   // UTC, whole milliseconds
+	Timestamp time.Time `json:"timestamp,omitzero"`   // UTC, whole milliseconds, of which it is the Unix time on the wire
 
 	Raw string `json:"-"` // the event's JSON text, byte for byte as received
 }
@@ -1135,15 +1135,22 @@ func (e ActivityLogWebhookEvent) LogValue() slog.Value { return logValue(&e) }
 // LogValue implements [slog.LogValuer]: a logged event shows its kind, time and key, and nothing personal.
 func (e InboundWebhookEvent) LogValue() slog.Value { return logValue(&e) }
 
-// LogValue implements [slog.LogValuer]: a logged event shows its kind and key, and nothing personal.
-func (e UnknownEvent) LogValue() slog.Value { return logValue(&e) }
+// LogValue implements [slog.LogValuer]: a logged event shows its kind, its key and why it cannot be read, and nothing
+// personal.
+func (e UnknownEvent) LogValue() slog.Value {
+	if fault, ok := e.Err.(*DecodeError); ok { // of whose texts none quotes the body
+		return logValue(&e, slog.String("err", fault.Error()))
+	}
+	return logValue(&e)
+}
 
-func logValue(e Event) slog.Value {
-	return slog.GroupValue(
-		slog.String("name", loggableName(e.Name())),
-		slog.Time("time", e.Time()),
-		slog.String("key", e.Key()),
-	)
+func logValue(e Event, more ...slog.Attr) slog.Value {
+	attrs := []slog.Attr{slog.String("name", loggableName(e.Name()))}
+	if t := e.Time(); !t.IsZero() {
+		attrs = append(attrs, slog.Time("time", t))
+	}
+	attrs = append(attrs, slog.String("key", e.Key()))
+	return slog.GroupValue(append(attrs, more...)...)
 }
 
 // loggableName returns the name if it looks like one. An unknown kind's name is whatever the body says.

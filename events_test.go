@@ -1149,6 +1149,10 @@ func TestLoggedEventShowsNothingPersonal(t *testing.T) {
 					require.Contains(t, out.String(), test.name)
 				}
 				require.Contains(t, out.String(), ev.Key())
+				require.NotContains(t, out.String(), "0001-01-01", "a time that is not known")
+				if unknown, ok := ev.(*mailtrapwebhook.UnknownEvent); ok && unknown.Err != nil {
+					require.Contains(t, out.String(), unknown.Err.Error())
+				}
 			}
 		}
 	}

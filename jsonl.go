@@ -123,8 +123,9 @@ func parseOne(text []byte) (Event, error) {
 	return ev, nil
 }
 
-// A Decoder reads the events of a body of either format from a stream. Its memory does not grow with the stream, and
-// each event is out as soon as it is whole.
+// A Decoder reads the events of a body of either format from a stream, each as soon as it is whole. Its memory is bounded
+// by MaxEventBytes and does not grow with the stream. What cannot be read is an [*UnknownEvent] among the others, as with
+// [Parse]: its Err says why, while Decode returns no error.
 //
 // It is for files and other trusted input. What comes from the network must not be looked at before its last byte has
 // been verified: see [Verifier.VerifyRequest].
