@@ -3,7 +3,7 @@
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -router chi -listen :8080
 //
-// Each has a file of its own, which is the one to start from. It shows two ways:
+// Each has a file of its own, which is the one to start from, together with verified.go. It shows two ways:
 //
 //   - At /webhooks/mailtrap is the [mailtrapwebhook.Handler], which most programs want. It bounds time and memory, and
 //     with Dedup does not hand out again what was handled, as long as the process lives.
@@ -37,9 +37,6 @@ import (
 const (
 	secretVariable = "MAILTRAP_SIGNING_SECRET"
 
-	webhookPath  = "/webhooks/mailtrap" // the package's Handler
-	verifiedPath = "/verified/mailtrap" // the router's own handler
-
 	readTimeout     = 30 * time.Second // Mailtrap waits no longer
 	writeTimeout    = 35 * time.Second // must leave time for the callbacks, which have 25 seconds
 	idleTimeout     = 2 * time.Minute
@@ -69,6 +66,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	router := flags.String("router", "nethttp", "the router to serve with: "+strings.Join(routerNames(), ", "))
 	address := flags.String("listen", ":8080", "the address to listen on")
 	_ = flags.Parse(args) // which exits where they are wrong
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: put the flags first", flags.Arg(0))
+	}
 	verifier, err := mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
 	if err != nil {
 		return fmt.Errorf("no signing secret: set %s to the one in the webhook's settings", secretVariable)

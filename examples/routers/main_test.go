@@ -482,6 +482,8 @@ func TestProgramServesUntilInterrupted(t *testing.T) {
 }
 
 func TestProgramRefusesToStart(t *testing.T) {
+	err := run(t.Context(), []string{"chi", "-listen", "127.0.0.1:0"}, func(string) string { return secret }, io.Discard)
+	require.ErrorContains(t, err, "unexpected argument")
 	tests := []struct{ name, secret, router, want string }{
 		{"without a secret", "", "chi", "set MAILTRAP_SIGNING_SECRET"},
 		{"with a blank secret", " \n", "chi", "set MAILTRAP_SIGNING_SECRET"},

@@ -22,23 +22,6 @@ func newServeMux(
 	return logged(recovered(mux))
 }
 
-// ownHandler is a handler of one's own for every router whose handlers are net/http's.
-func ownHandler(verifier *mailtrapwebhook.Verifier, onEvent callback) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		body, err := verifier.VerifyRequest(r)
-		if err == nil {
-			err = handleBody(r.Context(), body, onEvent)
-		}
-		if err != nil {
-			status := statusOf(err)
-			slog.WarnContext(r.Context(), "delivery refused", "status", status, "err", err)
-			http.Error(w, http.StatusText(status), status) // the reason is for the log, not for strangers
-			return
-		}
-		w.WriteHeader(http.StatusOK) // 201, 202 or 204 would have Mailtrap send it again
-	}
-}
-
 // recovered answers 500 where a handler panics, after which net/http by itself hangs up without an answer. The panic of
 // a callback does not come here from the Handler, which answers it itself and still handles the other events.
 func recovered(next http.Handler) http.Handler {

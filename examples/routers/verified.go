@@ -3,10 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+const (
+	webhookPath  = "/webhooks/mailtrap" // the package's Handler
+	verifiedPath = "/verified/mailtrap" // the router's own handler
 )
 
 // A callback stores or enqueues an event. It is called from several requests at a time.
@@ -14,6 +20,23 @@ type callback = func(ctx context.Context, ev mailtrapwebhook.Event) error
 
 // callbackTime is what the callbacks of a delivery have together: Mailtrap waits 30 seconds for the answer.
 const callbackTime = 25 * time.Second
+
+// ownHandler is a handler of one's own for every router whose handlers are net/http's.
+func ownHandler(verifier *mailtrapwebhook.Verifier, onEvent callback) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := verifier.VerifyRequest(r)
+		if err == nil {
+			err = handleBody(r.Context(), body, onEvent)
+		}
+		if err != nil {
+			status := statusOf(err)
+			slog.WarnContext(r.Context(), "delivery refused", "status", status, "err", err)
+			http.Error(w, http.StatusText(status), status) // the reason is for the log, not for strangers
+			return
+		}
+		w.WriteHeader(http.StatusOK) // 201, 202 or 204 would have Mailtrap send it again
+	}
+}
 
 // handleBody hands the events of a verified body to onEvent, for the routers' own handlers.
 //
