@@ -1,0 +1,40 @@
+package main
+
+import (
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// However often the program is killed, what it has acknowledged is in the stream, and what it has not is there at most
+// until it comes again. With MAILTRAPWEBHOOK_FULL=1 it is killed a hundred times.
+func TestKilledProgramLosesNothing(t *testing.T) {
+	kills := 20
+	if os.Getenv("MAILTRAPWEBHOOK_FULL") == "1" {
+		kills = 100
+	}
+	dir := t.TempDir()
+	program, address := startProcess(t, "queue", listeningLine, "-listen", "127.0.0.1:0", "-dir", dir)
+	load := startLoad(t, 4, address)
+	started := time.Now()
+	for range kills {
+		load.waitForMore(t, rand.IntN(30))
+		time.Sleep(time.Duration(rand.IntN(10_000)) * time.Microsecond) // somewhere in a delivery
+		program.kill()
+		require.NotContains(t, program.logs.String(), "DATA RACE")
+		program, address = startProcess(t, "queue", listeningLine, "-listen", "127.0.0.1:0", "-dir", dir)
+		load.address.Store(address)
+	}
+	load.stop(t)
+	require.NoError(t, program.cmd.Process.Signal(syscall.SIGTERM))
+	<-program.ended
+	require.Zero(t, program.cmd.ProcessState.ExitCode(), program.logs.String())
+
+	t.Logf("%d kills in %s", kills, time.Since(started).Round(time.Millisecond))
+	load.requireEachOnce(t, storedIn(t, dir))
+	require.NotZero(t, load.broken.Load(), "no kill hit a delivery")
+}

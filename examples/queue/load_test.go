@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+)
+
+// A load is a number of senders that deliver as Mailtrap does: what is not answered 200 comes again. They wait a moment
+// where Mailtrap waits five minutes.
+type load struct {
+	address  atomic.Value // of the program, a string
+	stopping atomic.Bool
+	senders  sync.WaitGroup
+
+	mu     sync.Mutex
+	events map[string]int // that are acknowledged, each 1
+
+	deliveries atomic.Int64 // that are acknowledged
+	refused    atomic.Int64 // attempts answered with another status
+	broken     atomic.Int64 // attempts broken off
+	repeated   atomic.Int64 // deliveries sent again although they were acknowledged
+	lost       atomic.Int64 // deliveries given up, which is a failure of the test
+}
+
+func startLoad(t *testing.T, senders int, address string) *load {
+	t.Helper()
+	l := &load{events: make(map[string]int)}
+	l.address.Store(address)
+	ctx, cancel := context.WithCancel(context.Background())
+	for sender := range senders {
+		l.senders.Go(func() { l.send(ctx, sender) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		l.senders.Wait()
+	})
+	return l
+}
+
+// send delivers one delivery after the other, each until it is acknowledged.
+func (l *load) send(ctx context.Context, sender int) {
+	client := &http.Client{Transport: new(http.Transport)}
+	defer client.CloseIdleConnections()
+	format := []func(...string) string{envelope, lines}
+	for delivery := 0; !l.stopping.Load() && ctx.Err() == nil; delivery++ {
+		ids := make([]string, 1+rand.IntN(20))
+		events := make([]string, len(ids))
+		for i := range ids {
+			ids[i] = fmt.Sprintf("%d-%d-%d", sender, delivery, i)
+			events[i] = bounce(ids[i])
+		}
+		body := format[delivery%2](events...)
+		if !l.deliver(ctx, client, body) {
+			l.lost.Add(1)
+			return
+		}
+		l.acknowledged(ids)
+		if rand.IntN(10) == 0 { // the answer got lost on its way
+			l.repeated.Add(1)
+			if !l.deliver(ctx, client, body) {
+				l.lost.Add(1)
+				return
+			}
+		}
+	}
+}
+
+// deliver delivers until the answer is 200.
+func (l *load) deliver(ctx context.Context, client *http.Client, body string) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for ctx.Err() == nil {
+		switch status, err := postTo(ctx, client, l.address.Load().(string), body, testSecret); {
+		case errors.Is(err, syscall.ECONNREFUSED): // there is no program
+		case err != nil:
+			l.broken.Add(1)
+		case status != http.StatusOK:
+			l.refused.Add(1)
+		default:
+			return true
+		}
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+	}
+	return false
+}
+
+func (l *load) acknowledged(ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		l.events[id] = 1
+	}
+	l.deliveries.Add(1)
+}
+
+// waitForMore waits until so many more deliveries have been acknowledged.
+func (l *load) waitForMore(t *testing.T, deliveries int) {
+	t.Helper()
+	want := l.deliveries.Load() + int64(deliveries)
+	require.Eventually(t, func() bool { return l.deliveries.Load() >= want || l.lost.Load() > 0 }, 2*patience, tick)
+	require.Zero(t, l.lost.Load(), "a delivery is never acknowledged: %s", l)
+}
+
+// stop lets the senders come to the end of their deliveries, so that what has been sent has been acknowledged.
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	l.stopping.Store(true)
+	l.senders.Wait()
+	require.Zero(t, l.lost.Load(), "a delivery is never acknowledged: %s", l)
+}
+
+// requireEachOnce requires that the messages are the events that were sent, each once.
+func (l *load) requireEachOnce(t *testing.T, msgs []*jetstream.RawStreamMsg) {
+	t.Helper()
+	t.Logf("%s; the stream has %d events", l, len(msgs))
+	require.Empty(t, cmp.Diff(l.events, counted(t, msgs)), "- is lost, + is too many")
+}
+
+func (l *load) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fmt.Sprintf("%d deliveries of %d events acknowledged, %d attempts refused, %d broken, %d deliveries repeated",
+		l.deliveries.Load(), len(l.events), l.refused.Load(), l.broken.Load(), l.repeated.Load())
+}
