@@ -21,13 +21,16 @@ import (
 	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver, which needs no C compiler
+	"modernc.org/sqlite" // the driver, which needs no C compiler
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 // DefaultRetention outlasts the longest of Mailtrap's retries, 24 hours, by enough for a webhook that was paused.
 const DefaultRetention = 72 * time.Hour
+
+const openTimeout = 30 * time.Second
 
 // Times are in milliseconds since 1970. Keys are handed to a statement as one JSON array, and in hexadecimal digits, since
 // a string in JSON cannot have every byte.
@@ -79,10 +82,29 @@ func Open(ctx context.Context, path string, retention time.Duration) (*Deduplica
 		return nil, fmt.Errorf("sqlitededup: cannot open the file: %w", err)
 	}
 	db.SetMaxOpenConns(1) // more would only wait for each other in SQLite rather than here
-	if _, err := db.ExecContext(ctx, schema); err != nil {
+	if err := createTable(ctx, db); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlitededup: cannot create the table: %w", err), db.Close())
 	}
 	return &Deduplicator{db, retention}, nil
+}
+
+// createTable creates the table if it is not there. Processes that open a new file at the same time get in each other's
+// way, and for the change to a write-ahead log SQLite does not wait by itself.
+func createTable(ctx context.Context, db *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	for {
+		_, err := db.ExecContext(ctx, schema)
+		var failure *sqlite.Error
+		if !errors.As(err, &failure) || failure.Code()&0xff != sqlite3.SQLITE_BUSY {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func dsn(path string) string {
