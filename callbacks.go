@@ -201,11 +201,15 @@ type callContext struct {
 func (c *callContext) arm() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.made == nil {
+	switch {
+	case c.made != nil:
+	case c.ended: // before the time was over, whatever has become of the parent since
+		c.made, c.cancel = context.WithCancel(context.WithoutCancel(c.parent))
+		c.cancel()
+	case time.Now().After(c.ends):
+		c.made, c.cancel = context.WithDeadline(context.WithoutCancel(c.parent), c.ends)
+	default:
 		c.made, c.cancel = context.WithDeadline(c.parent, c.ends)
-		if c.ended {
-			c.cancel()
-		}
 	}
 	return c.made
 }
@@ -219,6 +223,9 @@ func (c *callContext) end() {
 		c.cancel()
 	}
 }
+
+// String keeps package fmt from looking at what other goroutines may be making.
+func (c *callContext) String() string { return fmt.Sprintf("%v.WithDeadline(%v)", c.parent, c.ends) }
 
 func (c *callContext) Done() <-chan struct{} { return c.arm().Done() }
 func (c *callContext) Err() error            { return c.arm().Err() }

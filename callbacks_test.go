@@ -300,6 +300,47 @@ func TestCallbackContext(t *testing.T) {
 		}})
 		require.Equal(t, 200, rig.direct(hookBody("a", "b", "c")).Status)
 	})
+	t.Run("was canceled if its callback returned in time, whenever it is looked at", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var kept context.Context
+			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
+				if kept == nil {
+					kept = ctx
+					return nil
+				}
+				<-ctx.Done()
+				time.Sleep(time.Millisecond)
+				require.Equal(t, context.Canceled, kept.Err())
+				return nil
+			}})
+			require.Equal(t, 200, rig.direct(hookBody("a", "b")).Status)
+		})
+	})
+	t.Run("ended with its time if its callback overran, whenever it is looked at", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var kept context.Context
+			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
+				kept = ctx
+				time.Sleep(time.Minute)
+				return nil
+			}})
+			require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+			require.Equal(t, context.DeadlineExceeded, kept.Err())
+			time.Sleep(time.Hour)
+		})
+	})
+	t.Run("may be printed while it is looked at", func(t *testing.T) {
+		run(t, nil, func(ctx context.Context) error {
+			done := make(chan struct{})
+			go func() {
+				ctx.Done()
+				close(done)
+			}()
+			require.Contains(t, fmt.Sprint(ctx), "WithDeadline")
+			<-done
+			return nil
+		})
+	})
 	t.Run("has the request's values", func(t *testing.T) {
 		run(t, nil, func(ctx context.Context) error {
 			require.Equal(t, "of the request", ctx.Value(key{}))

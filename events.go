@@ -183,7 +183,7 @@ const (
 // numbers are [json.Number]; what is private is the string "[FILTERED]".
 //
 // Changes that take far more memory as Go values than as text, by the million, make their event an [*UnknownEvent]: those
-// of a body may take 1 MiB and three times the body's size.
+// of a body may take 16 MiB or three times the body's size, whichever is more.
 type Change struct {
 	From any `json:"from"`
 	To   any `json:"to"`
@@ -382,7 +382,7 @@ func readChanges(r *reader) map[string]Change {
 	defer r.within(r.key)()
 	var changes map[string]Change
 	unread := make(map[string]int) // where the attributes stand whose change is not one
-	tooLarge, begin := false, r.Pos()
+	tooLarge, begin, room := false, r.Pos(), r.room
 	for r.member() {
 		r.Peek()
 		name, at := r.key, r.Pos()
@@ -413,6 +413,7 @@ func readChanges(r *reader) map[string]Change {
 	case tooLarge:
 		r.key = "(attributes)"
 		r.note(begin, "of a size that can be read: as Go values they take many times the memory of the body")
+		r.room = room
 	case len(unread) > 0:
 		r.key = "(attribute)"
 		r.note(slices.Min(slices.Collect(maps.Values(unread))), "an object")
@@ -424,12 +425,13 @@ func readChanges(r *reader) map[string]Change {
 const (
 	sizeOfMap   = 400 // with room for its first entries
 	sizeOfEntry = 200 // and what a growing map leaves behind
-	sizeOfValue = 48
+	sizeOfValue = 120 // or an entry of a map within a value
 )
 
 // roomFor returns how much the changes in a body of n bytes may take as Go values. Maps of tiny entries, and values such
-// as [[],[]], take dozens of times the memory of their text; those of audit logs about as much as their text.
-func roomFor(n int) int { return 3*n + 1<<20 }
+// as [[],[]], take dozens of times the memory of their text; those of audit logs a few times as much. A body of
+// 500 events has room for over 30 kB in each.
+func roomFor(n int) int { return max(3*n, 16<<20) }
 
 // read reports false if there is something else than a change, or null.
 func (c *Change) read(r *reader) bool {
@@ -678,7 +680,7 @@ func (r *reader) any() any {
 		return json.Number(r.Number())
 	}
 	text, _ := r.Skip()
-	r.room -= sizeOfMap*strings.Count(text, "{") + sizeOfValue*(strings.Count(text, "[")+strings.Count(text, ","))
+	r.room -= 3*len(text) + sizeOfMap*strings.Count(text, "{") + sizeOfValue*(strings.Count(text, "[")+strings.Count(text, ","))
 	if r.room < 0 {
 		return nil
 	}

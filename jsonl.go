@@ -110,6 +110,7 @@ func (d *Decoder) key(ev Event) string {
 // parseOne decodes a text that is one event and nothing else.
 func parseOne(text []byte) (Event, error) {
 	d := decoderOf(text)
+	d.room = math.MaxInt // the text is the caller's own, as with encoding/json
 	if _, ok := d.peek(); !ok {
 		return nil, d.errorAt(d.pos, errEmpty)
 	}
@@ -258,6 +259,7 @@ func (d *Decoder) firstObject() (Event, error) {
 		return nil, nil
 	}
 	line := d.lineAt(d.pos) == d.first
+	d.held = d.held && d.pos-d.keep <= d.maxEventBytes()
 	if line && d.held && !d.lineTail() {
 		return nil, d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
 	}
@@ -284,6 +286,7 @@ func (d *Decoder) firstObject() (Event, error) {
 // firstLine returns the event that the first line is, if that is all there: it is how most JSON Lines begin.
 func (d *Decoder) firstLine() Event {
 	d.mirror()
+	room := d.room
 	ev, end := d.object(d.text, d.pos, 0, true)
 	if ev == nil {
 		return nil
@@ -293,6 +296,7 @@ func (d *Decoder) firstLine() Event {
 	}
 	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
 	if !atEnd && !strings.HasPrefix(d.text[end:], "\n") || d.lineAt(end) != d.first || !d.fits(end) {
+		d.room = room // since it is decoded again
 		return nil
 	}
 	d.pos = end
@@ -553,7 +557,7 @@ func (d *Decoder) unlessLines(err error) error {
 func (d *Decoder) newline(start int) (end int, ok bool) {
 	for i := start; ; {
 		if n := bytes.IndexByte(d.buf[i:], '\n'); n >= 0 {
-			return i + n, true
+			return i + n, i+n-start <= d.maxEventBytes()
 		}
 		i = len(d.buf)
 		if i-start > d.maxEventBytes() {
@@ -763,13 +767,14 @@ func (d *Decoder) frame(outer int, retain bool) (end int, whole bool, err error)
 }
 
 func (d *Decoder) maxEventBytes() int {
+	const most = math.MaxInt / 8 // so that sums and small multiples do not overflow
 	switch {
 	case d.src == nil:
-		return math.MaxInt - 1
+		return most
 	case d.MaxEventBytes <= 0:
 		return 1 << 20
 	}
-	return d.MaxEventBytes
+	return min(d.MaxEventBytes, most)
 }
 
 // hold makes buf keep what it has from index i on.

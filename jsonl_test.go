@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -650,6 +651,28 @@ func TestMaxEventBytes(t *testing.T) {
 			}
 		})
 	}
+	t.Run("may be as large as an int", func(t *testing.T) {
+		for _, most := range []int{math.MaxInt, math.MaxInt - 1, math.MaxInt / 2} {
+			for _, r := range []io.Reader{strings.NewReader(logged + "\n" + opened), iotest.OneByteReader(strings.NewReader(logged + "\n" + opened))} {
+				d := mailtrapwebhook.NewDecoder(r)
+				d.MaxEventBytes = most
+				events, err := drain(d)
+				require.NoError(t, err)
+				requireEvents(t, logged+"\n"+opened, good(logged, opened), events)
+			}
+		}
+	})
+	t.Run("decides alike however the body arrives", func(t *testing.T) {
+		for _, body := range []string{sized(200) + " x\n" + opened + "\n" + clicked, "{ \n" + opened + "\n", sized(99) + "          x\n" + opened} {
+			for _, most := range []int{5, 100} {
+				whole, small := mailtrapwebhook.NewDecoder(strings.NewReader(body)), mailtrapwebhook.NewDecoder(iotest.OneByteReader(strings.NewReader(body)))
+				whole.MaxEventBytes, small.MaxEventBytes = most, most
+				want, wantErr := drain(whole)
+				got, err := drain(small)
+				requireSame(t, want, got, wantErr, err)
+			}
+		}
+	})
 	t.Run("is 1 MiB by default", func(t *testing.T) {
 		events, err := drain(mailtrapwebhook.NewDecoder(strings.NewReader(`[` + sized(1<<20) + `,` + sized(1<<20+1) + `]`)))
 		require.NoError(t, err)

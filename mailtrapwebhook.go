@@ -427,6 +427,7 @@ type exchange struct {
 	delivery *Delivery
 	events   []Event  // those of the delivery that are new; the callback may do with delivery what it likes
 	raws     []string // of events
+	unknown  []bool   // which of events are an UnknownEvent
 	keys     []string // of events; where nobody has asked for them yet, nil
 	makeKeys sync.Once
 	scope    string
@@ -600,6 +601,9 @@ func (x *exchange) decode() error {
 	if err == errTooManyEvents {
 		return refuse(http.StatusRequestEntityTooLarge, err)
 	}
+	if err != nil && h.OnMalformed == nil {
+		return refuse(http.StatusUnprocessableEntity, err)
+	}
 	if h.Scope != nil {
 		x.scope = h.Scope(x.r)
 	}
@@ -607,7 +611,7 @@ func (x *exchange) decode() error {
 		return errNoScope
 	}
 	if keys != nil {
-		d.Keys = x.deliveryKeys(d.Events, keys)
+		d.Keys = x.deliveryKeys(keys, func(i int) bool { return hasIDs(d.Events[i]) })
 	}
 	if err != nil {
 		return x.malformed(err)
@@ -621,9 +625,6 @@ var errNoScope = errors.New(`mailtrapwebhook: Scope returned "" where Dedup and 
 // malformed handles a delivery whose structure is broken. Its error ends the exchange, and so does the delivery's being
 // taken, as errTaken.
 func (x *exchange) malformed(fault error) error {
-	if x.h.OnMalformed == nil {
-		return refuse(http.StatusUnprocessableEntity, fault)
-	}
 	err := x.call(1, x.h.timeout(), func(ctx context.Context, _ int) error {
 		return x.h.OnMalformed(ctx, x.delivery, fault)
 	})[0]
@@ -651,7 +652,7 @@ var errTaken = errors.New("mailtrapwebhook: OnMalformed took the delivery")
 // others, it is told by its place in this very body: a retry repeats the whole body, and another occurrence comes in
 // another body. That is so for events with equal keys, as samples and tests have, and for audit-log and unknown events,
 // two of which may be equal.
-func (x *exchange) deliveryKeys(events []Event, keys []string) []string {
+func (x *exchange) deliveryKeys(keys []string, hasIDs func(i int) bool) []string {
 	count := make(map[string]int, len(keys))
 	for _, key := range keys {
 		count[key]++
@@ -661,7 +662,7 @@ func (x *exchange) deliveryKeys(events []Event, keys []string) []string {
 		if key == "" {
 			continue
 		}
-		if count[key] > 1 || !hasIDs(events[i]) {
+		if count[key] > 1 || !hasIDs(i) {
 			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
 		if x.scope != "" {
@@ -889,9 +890,10 @@ func (x *exchange) reserve() error {
 func (x *exchange) keepOwn() {
 	x.events, x.keys = slices.Clone(x.delivery.Events), slices.Clone(x.delivery.Keys)
 	x.results = make([]result, len(x.events))
-	x.raws = make([]string, len(x.events))
+	x.raws, x.unknown = make([]string, len(x.events)), make([]bool, len(x.events))
 	for i, ev := range x.events {
 		x.raws[i] = rawOf(ev)
+		_, x.unknown[i] = ev.(*UnknownEvent)
 	}
 }
 
@@ -912,8 +914,11 @@ func rawOf(ev Event) string {
 // again returns event i as it was before its callback had it.
 func (x *exchange) again(i int) Event {
 	ev, err := parseOne([]byte(x.raws[i]))
-	if err != nil {
+	switch {
+	case err != nil:
 		return &UnknownEvent{Raw: x.raws[i], Err: err}
+	case x.unknown[i]: // also where the event alone can be read, and the body had no room for its changes
+		return &UnknownEvent{Event: ev.Name(), Raw: x.raws[i]}
 	}
 	return ev
 }
@@ -924,12 +929,12 @@ func (x *exchange) key(i int) string {
 		if x.keys != nil {
 			return
 		}
-		events, keys := make([]Event, len(x.raws)), make([]string, len(x.raws))
-		for i := range events {
-			events[i] = x.again(i)
-			keys[i] = events[i].Key()
+		keys, withIDs := make([]string, len(x.raws)), make([]bool, len(x.raws))
+		for i := range keys {
+			ev := x.again(i)
+			keys[i], withIDs[i] = ev.Key(), hasIDs(ev)
 		}
-		x.keys = x.deliveryKeys(events, keys)
+		x.keys = x.deliveryKeys(keys, func(i int) bool { return withIDs[i] })
 	})
 	return x.keys[i]
 }
