@@ -318,14 +318,14 @@ func TestCallbackContext(t *testing.T) {
 	})
 	t.Run("ended with its time if its callback overran, whenever it is looked at", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			var kept context.Context
+			kept := make(chan context.Context, 1)
 			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
-				kept = ctx
+				kept <- ctx
 				time.Sleep(time.Minute)
 				return nil
 			}})
 			require.Equal(t, 500, rig.direct(hookBody("a")).Status)
-			require.Equal(t, context.DeadlineExceeded, kept.Err())
+			require.Equal(t, context.DeadlineExceeded, (<-kept).Err())
 			time.Sleep(time.Hour)
 		})
 	})
@@ -1092,10 +1092,13 @@ func TestErrorsThatPanic(t *testing.T) {
 
 // A callback that is abandoned may change its event while the handler still has to do with it.
 func TestOnEventMayChangeItsEvent(t *testing.T) {
+	ended := make(chan struct{})
+	defer func() { <-ended }() // it would disturb tests that look at memory
 	rig := newHookRig(t, &mw.Handler{
 		EventTimeout: time.Millisecond,
 		GiveUpAfter:  time.Hour,
 		OnEvent: func(_ context.Context, ev mw.Event) error {
+			defer close(ended)
 			sent := ev.(*mw.SendingWebhookEvent)
 			for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
 				*sent = *sent.Clone()
