@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -73,8 +75,8 @@ func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 }
 
 func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
-	dir := t.TempDir()
-	node, url := startNode(t, "alone", dir, "-1")
+	dir, port := t.TempDir(), freePorts(t, 1)[0]
+	node, url := startNode(t, "alone", dir, port)
 	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes))
 	require.Equal(t, http.StatusOK, post(t, program.address, envelope(bounce("m-1")), testSecret))
 	node.kill()
@@ -82,7 +84,7 @@ func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
 	require.Equal(t, http.StatusInternalServerError, post(t, program.address, envelope(bounce("m-2")), testSecret))
 	require.Contains(t, program.logs.String(), nats.ErrReconnectBufExceeded.Error(), "it waited for a server to come back")
 
-	startNode(t, "alone", dir, url[strings.LastIndex(url, ":")+1:])
+	startNode(t, "alone", dir, port)
 	for _, body := range []string{envelope(bounce("m-1")), envelope(bounce("m-2"))} {
 		require.Eventually(t, func() bool {
 			return post(t, program.address, body, testSecret) == http.StatusOK
@@ -198,19 +200,29 @@ func leaderOf(t *testing.T, q *queue) (leader string) {
 	return leader
 }
 
-// freePorts returns ports that nobody listens on. The servers of a cluster must know each other's before they start.
+// freePorts returns ports that nobody listens on, and that no other call returns. The servers of a cluster must know each
+// other's before they start. They are below those that the kernel gives out by itself, so that none is taken meanwhile.
 func freePorts(t *testing.T, n int) (ports []string) {
 	t.Helper()
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer listener.Close()
-		_, port, err := net.SplitHostPort(listener.Addr().String())
-		require.NoError(t, err)
-		ports = append(ports, port)
+	for range 1000 {
+		port := strconv.Itoa(10_000 + int(nextPort.Add(1))%20_000)
+		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			continue
+		}
+		require.NoError(t, listener.Close())
+		if ports = append(ports, port); len(ports) == n {
+			return ports
+		}
 	}
-	return ports
+	t.Fatal("there are no free ports")
+	return nil
 }
+
+// nextPort begins anywhere, for the sake of other tests that run at the same time.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(rand.Int32N(20_000)) }
 
 // startNode starts a NATS server in a process of its own and returns its URL. A port of -1 is one that is free.
 func startNode(t *testing.T, name, dir, port string, cluster ...string) (_ *process, url string) {
