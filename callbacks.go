@@ -195,7 +195,7 @@ type callContext struct {
 	mu     sync.Mutex
 	made   context.Context // nil: not yet
 	cancel context.CancelFunc
-	ended  bool // so has the call
+	ended  bool // the call has
 }
 
 func (c *callContext) arm() context.Context {

@@ -599,6 +599,8 @@ func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
 				switch ev.(type) {
 				case *mw.SendingWebhookEvent, *mw.InboundWebhookEvent:
 					require.Equal(t, twin, d.Keys[i] != ev.Key(), body)
+				default:
+					require.NotEqual(t, ev.Key(), d.Keys[i], "two audit-log entries may be equal")
 				}
 			}
 			return nil
@@ -1109,6 +1111,26 @@ func TestOnEventMayChangeItsEvent(t *testing.T) {
 	})
 	require.Equal(t, 200, rig.direct(hookBody("a")).Status, "it is older than GiveUpAfter")
 	require.Equal(t, 1, rig.last().Dropped)
+}
+
+// A failure is logged under the key that the callback had, also where the event alone would have another: this one cannot
+// be read because of the memory that it takes in the body.
+func TestFailureIsLoggedUnderItsKey(t *testing.T) {
+	var attributes strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&attributes, `"%d":{},`, i)
+	}
+	large := `{"event":"activity_log.x","changes":{` + attributes.String() + `"z":{}}}`
+	for _, body := range []string{large, hookAudit, hookEvent("a"), `{"event":"telepathy"}`, `{"event":"bounce","email":5}`} {
+		var key string
+		rig := newHookRig(t, &mw.Handler{OnEvent: func(_ context.Context, ev mw.Event) error {
+			key = ev.Key()
+			return errHook
+		}})
+		require.Equal(t, 500, rig.direct(hookEnvelope(body)).Status)
+		require.NotEmpty(t, key)
+		require.ErrorContains(t, rig.last().Err, key)
+	}
 }
 
 func TestLongestEventTimeout(t *testing.T) {

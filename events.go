@@ -788,6 +788,19 @@ func (v *Variables) UnmarshalJSON(data []byte) error {
 
 // # Keys
 
+// What a key begins with.
+const (
+	sendingKey = "sending-"
+	inboundKey = "inbound-"
+	auditKey   = "audit-"
+	unknownKey = "unknown-"
+)
+
+// ofKindWithIDs reports whether a key is that of an event of a kind whose events have ids to tell them by.
+func ofKindWithIDs(key string) bool {
+	return strings.HasPrefix(key, sendingKey) || strings.HasPrefix(key, inboundKey)
+}
+
 // Key implements [Event]: it is made of the name, MessageID and EventID.
 func (e *SendingWebhookEvent) Key() string {
 	if e.Raw == "" {
@@ -799,7 +812,7 @@ func (e *SendingWebhookEvent) Key() string {
 
 // keyOf is Key with the ids as they stand in Raw.
 func (e *SendingWebhookEvent) keyOf(messageID, eventID string) string {
-	return keyOf("sending-", e.Name(), []string{messageID, eventID}, e.Raw, e)
+	return keyOf(sendingKey, e.Name(), []string{messageID, eventID}, e.Raw, e)
 }
 
 // Key implements [Event]: it is made of the name, InboxID and MessageID, since EventID may differ from one delivery of
@@ -813,18 +826,18 @@ func (e *InboundWebhookEvent) Key() string {
 		raw := rawIDs(e.Raw, inboundIDs)
 		ids = []string{cmp.Or(raw[0], raw[2]), raw[1]}
 	}
-	return keyOf("inbound-", e.Name(), ids, e.Raw, e)
+	return keyOf(inboundKey, e.Name(), ids, e.Raw, e)
 }
 
 // Key implements [Event]: it is made of all of Raw.
-func (e *ActivityLogWebhookEvent) Key() string { return keyOf("audit-", e.Name(), nil, e.Raw, e) }
+func (e *ActivityLogWebhookEvent) Key() string { return keyOf(auditKey, e.Name(), nil, e.Raw, e) }
 
 // Key implements [Event]: it is made of all of Raw, and "" without.
 func (e *UnknownEvent) Key() string {
 	if e.Raw == "" {
 		return ""
 	}
-	return keyOf("unknown-", e.Name(), nil, e.Raw, e)
+	return keyOf(unknownKey, e.Name(), nil, e.Raw, e)
 }
 
 // keyOf makes a key of the ids if there are some and none is missing, else of the JSON, which for an event built by hand

@@ -645,6 +645,23 @@ func TestChangesAreChargedOnce(t *testing.T) {
 	}
 }
 
+// In a large body there is more room, and what was read there can be read again alone.
+func TestLargeChangesRoundTrip(t *testing.T) {
+	var attributes strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&attributes, `"%d":{},`, i)
+	}
+	large := `{"event":"activity_log.x","changes":{` + attributes.String() + `"z":{}}}`
+	events, err := mailtrapwebhook.Parse([]byte(`[{"event":"open","x":"` + strings.Repeat("x", 8<<20) + `"},` + large + `]`))
+	require.NoError(t, err)
+	require.Len(t, events, 2)
+	text, err := json.Marshal(events[1])
+	require.NoError(t, err)
+	var again mailtrapwebhook.ActivityLogWebhookEvent
+	require.NoError(t, json.Unmarshal(text, &again))
+	require.Len(t, again.Changes, 100_001)
+}
+
 func TestUnreadableElements(t *testing.T) {
 	for _, test := range []struct{ name, event, body, at, mentions string }{
 		{"no event", "", `{"email":"a@example.com"}`, `{`, "event"},

@@ -588,7 +588,7 @@ func (x *exchange) decode() error {
 	decoder := decoderOf(d.Body)
 	var keys []string
 	var err error
-	// Keys cost half as much as decoding, so that they are made ahead only for those who get them.
+	// Keys take time, a SHA-256 for each, and are made ahead only for who gets them.
 	d.Events, keys, err = decoder.all(h.maxEvents(), h.Dedup != nil || h.OnDelivery != nil || h.OnMalformed != nil)
 	d.Format = decoder.format
 	x.report.Format = d.Format
@@ -611,7 +611,7 @@ func (x *exchange) decode() error {
 		return errNoScope
 	}
 	if keys != nil {
-		d.Keys = x.deliveryKeys(keys, func(i int) bool { return hasIDs(d.Events[i]) })
+		d.Keys = x.deliveryKeys(keys)
 	}
 	if err != nil {
 		return x.malformed(err)
@@ -648,11 +648,11 @@ func (x *exchange) malformed(fault error) error {
 
 var errTaken = errors.New("mailtrapwebhook: OnMalformed took the delivery")
 
-// deliveryKeys makes the keys of the delivery of those of its events. Where an event's own key does not tell it from
+// deliveryKeys makes the keys of the delivery of its events' own. Where an event's own key does not tell it from
 // others, it is told by its place in this very body: a retry repeats the whole body, and another occurrence comes in
 // another body. That is so for events with equal keys, as samples and tests have, and for audit-log and unknown events,
 // two of which may be equal.
-func (x *exchange) deliveryKeys(keys []string, hasIDs func(i int) bool) []string {
+func (x *exchange) deliveryKeys(keys []string) []string {
 	count := make(map[string]int, len(keys))
 	for _, key := range keys {
 		count[key]++
@@ -662,7 +662,7 @@ func (x *exchange) deliveryKeys(keys []string, hasIDs func(i int) bool) []string
 		if key == "" {
 			continue
 		}
-		if count[key] > 1 || !hasIDs(i) {
+		if count[key] > 1 || !ofKindWithIDs(key) {
 			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
 		if x.scope != "" {
@@ -671,14 +671,6 @@ func (x *exchange) deliveryKeys(keys []string, hasIDs func(i int) bool) []string
 		keys[i] = key
 	}
 	return keys
-}
-
-func hasIDs(ev Event) bool {
-	switch ev.(type) {
-	case *SendingWebhookEvent, *InboundWebhookEvent:
-		return true
-	}
-	return false
 }
 
 // # Reading
@@ -929,12 +921,11 @@ func (x *exchange) key(i int) string {
 		if x.keys != nil {
 			return
 		}
-		keys, withIDs := make([]string, len(x.raws)), make([]bool, len(x.raws))
+		keys := make([]string, len(x.raws))
 		for i := range keys {
-			ev := x.again(i)
-			keys[i], withIDs[i] = ev.Key(), hasIDs(ev)
+			keys[i] = x.again(i).Key()
 		}
-		x.keys = x.deliveryKeys(keys, func(i int) bool { return withIDs[i] })
+		x.keys = x.deliveryKeys(keys)
 	})
 	return x.keys[i]
 }

@@ -158,6 +158,15 @@ func TestDepthIsThatOfEncodingJSON(t *testing.T) {
 	}
 }
 
+func TestScannerEntersNoObjectThatIsTooDeep(t *testing.T) {
+	for outer, want := range map[int]bool{jsonscan.MaxDepth - 1: true, jsonscan.MaxDepth: false} {
+		var s jsonscan.Scanner
+		s.Reset(`{"a":1}`, 0, outer)
+		s.Skip()
+		require.Equal(t, want, !s.Failed(), outer)
+	}
+}
+
 func TestMachineCountsBlanks(t *testing.T) {
 	for text, want := range map[string]int{`{"a b":"c d"}`: 0, `{"a": 1}`: 1, "[\n1 ,\t2\r]": 4, `[]`: 0, `[ ]`: 1} {
 		var m jsonscan.Machine
