@@ -274,12 +274,12 @@ func canonicalName(name string) string {
 // What stands in an event's JSON and where it goes, as Mailtrap documents it and as it was seen.
 
 func (e *SendingWebhookEvent) read(r *reader) {
-	for r.member() {
-		switch r.key {
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		switch key {
 		case "event":
 			r.eventAgain()
 		case "message_id":
-			r.spelled.messageID = r.id(&e.MessageID)
+			r.messageID = r.id(&e.MessageID)
 		case "sending_stream":
 			r.str((*string)(&e.SendingStream))
 		case "email":
@@ -293,7 +293,7 @@ func (e *SendingWebhookEvent) read(r *reader) {
 		case "timestamp":
 			r.seconds(&e.Timestamp)
 		case "event_id":
-			r.spelled.eventID = r.id(&e.EventID)
+			r.eventID = r.id(&e.EventID)
 		case "reason":
 			r.str(&e.Reason)
 		case "response":
@@ -315,8 +315,8 @@ func (e *SendingWebhookEvent) read(r *reader) {
 }
 
 func (e *ActivityLogWebhookEvent) read(r *reader) {
-	for r.member() {
-		switch r.key {
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		switch key {
 		case "event":
 			r.eventAgain()
 		case "description":
@@ -346,9 +346,9 @@ func (e *ActivityLogWebhookEvent) read(r *reader) {
 }
 
 func (a *Actor) read(r *reader) {
-	defer r.within(r.key)()
-	for r.member() {
-		switch r.key {
+	defer r.within("actor")()
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		switch key {
 		case "id":
 			a.ID = r.integer(math.MinInt64, math.MaxInt64)
 		case "type":
@@ -362,9 +362,9 @@ func (a *Actor) read(r *reader) {
 }
 
 func (res *Resource) read(r *reader) {
-	defer r.within(r.key)()
-	for r.member() {
-		switch r.key {
+	defer r.within("resource")()
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		switch key {
 		case "id":
 			r.id(&res.ID)
 		case "type":
@@ -379,13 +379,13 @@ func (res *Resource) read(r *reader) {
 
 // readChanges returns nil for no changes, as if there were no such member.
 func readChanges(r *reader) map[string]Change {
-	defer r.within(r.key)()
+	defer r.within("changes")()
 	var changes map[string]Change
 	unread := make(map[string]int) // where the attributes stand whose change is not one
 	tooLarge, begin, room := false, r.Pos(), r.room
-	for r.member() {
+	for name, more := r.member(); more; name, more = r.member() {
 		r.Peek()
-		name, at := r.key, r.Pos()
+		at := r.Pos()
 		var change Change
 		ok := change.read(r)
 		if _, again := changes[name]; !again {
@@ -411,12 +411,10 @@ func readChanges(r *reader) map[string]Change {
 	// The attributes' names are the body's and have no place in an error.
 	switch {
 	case tooLarge:
-		r.key = "(attributes)"
-		r.note(begin, "of a size that can be read: as Go values they take many times the memory of the body")
+		r.noteField("(attributes)", begin, "of a size that can be read: as Go values they take many times the memory of the body")
 		r.room = room
 	case len(unread) > 0:
-		r.key = "(attribute)"
-		r.note(slices.Min(slices.Collect(maps.Values(unread))), "an object")
+		r.noteField("(attribute)", slices.Min(slices.Collect(maps.Values(unread))), "an object")
 	}
 	return changes
 }
@@ -443,8 +441,8 @@ func (c *Change) read(r *reader) bool {
 		return null
 	}
 	r.Enter()
-	for r.member() {
-		switch r.key {
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		switch key {
 		case "from":
 			c.From = r.any()
 		case "to":
@@ -458,8 +456,8 @@ func (c *Change) read(r *reader) bool {
 
 func (e *InboundWebhookEvent) read(r *reader) {
 	var testInboxID int64
-	for r.member() {
-		switch r.key {
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		switch key {
 		case "event":
 			r.eventAgain()
 		case "event_id":
@@ -486,11 +484,10 @@ func (e *InboundWebhookEvent) read(r *reader) {
 type reader struct {
 	jsonscan.Scanner
 
-	key   string // of the member whose value is next
-	in    string // the member of the event that key is in the value of; "" in the event itself
+	in    string // the member of the event that is being read; "" in the event itself
 	again bool   // there is a second "event" member
 
-	spelled spelledIDs
+	spelledIDs
 
 	room int // that is left for changes
 
@@ -501,7 +498,13 @@ type reader struct {
 }
 
 // spelledIDs are the ids of a sending event as they are spelled in its JSON.
-type spelledIDs struct{ messageID, eventID string }
+type spelledIDs struct{ messageID, eventID span }
+
+// A span is a part of a text, from one index up to another. (To write down a string in its place costs more: it is a
+// pointer, of which the garbage collector wants to know.)
+type span struct{ from, to int }
+
+func (s span) of(text string) string { return text[s.from:s.to] }
 
 type unreadable struct {
 	in, key string
@@ -516,23 +519,23 @@ func (r reason) Error() string { return string(r) }
 
 const errNoName reason = "event is missing"
 
-func (r *reader) member() (ok bool) {
-	r.key, ok = r.Member()
-	if r.wantEnvelope && ok && r.in == "" && r.key == "events" && r.Peek() == '[' {
+func (r *reader) member() (key string, ok bool) {
+	key, ok = r.Member()
+	if r.wantEnvelope && ok && r.in == "" && key == "events" && r.Peek() == '[' {
 		r.envelope = true
-		return false
+		return "", false
 	}
 	if ok && len(r.bad) > 0 {
-		r.forget()
+		r.forget(key)
 	}
-	return ok
+	return key, ok
 }
 
 // forget takes back what was noted of the member if it is there a second time: the last of two equal keys wins.
-func (r *reader) forget() {
+func (r *reader) forget(key string) {
 	r.bad = slices.DeleteFunc(r.bad, func(u unreadable) bool {
-		within := u.in != "" && r.in == "" && u.in == r.key
-		return within || u.in == r.in && u.key == r.key
+		within := u.in != "" && r.in == "" && u.in == key
+		return within || u.in == r.in && u.key == key
 	})
 }
 
@@ -543,16 +546,19 @@ func (r *reader) within(key string) (restore func()) {
 	return func() { r.in = outer }
 }
 
-// note notes that a field is not what it should be.
+// note notes that the field whose value has been read is not what it should be.
 func (r *reader) note(at int, shouldBe string) {
-	if r.Failed() {
-		return
+	if !r.Failed() {
+		r.noteField(r.Key(), at, shouldBe)
 	}
-	field := r.key
+}
+
+func (r *reader) noteField(key string, at int, shouldBe string) {
+	field := key
 	if r.in != "" {
-		field = r.in + "." + r.key
+		field = r.in + "." + key
 	}
-	r.bad = append(r.bad, unreadable{r.in, r.key, at, reason(field + " is not " + shouldBe)})
+	r.bad = append(r.bad, unreadable{r.in, key, at, reason(field + " is not " + shouldBe)})
 }
 
 // otherwise passes over a value that is not of the type that it should be. It may be null, which means absent.
@@ -561,8 +567,8 @@ func (r *reader) otherwise(shouldBe string) {
 	if r.Null() {
 		return
 	}
+	r.note(at, shouldBe) // now, as Skip may pass over other keys
 	r.Skip()
-	r.note(at, shouldBe)
 }
 
 func (r *reader) eventAgain() {
@@ -579,21 +585,20 @@ func (r *reader) str(dst *string) {
 	r.otherwise("a string")
 }
 
-// id reads an id and returns how it is spelled.
-func (r *reader) id(dst *string) (spelled string) {
-	*dst = ""
+// id reads an id and returns where it stands as it is spelled.
+func (r *reader) id(dst *string) (spelled span) {
 	c := r.Peek()
-	start := r.Pos()
+	from := r.Pos()
 	switch {
 	case c == '"':
 		if *dst = r.String(); !r.Failed() {
-			spelled = r.Text(start + 1)
-			spelled = spelled[:len(spelled)-1]
+			spelled = span{from + 1, r.Pos() - 1}
 		}
 	case c == '-' || '0' <= c && c <= '9':
 		*dst = r.Number()
-		spelled = *dst
+		spelled = span{from, r.Pos()}
 	default:
+		*dst = ""
 		r.otherwise("a string or a number")
 	}
 	return spelled
@@ -618,7 +623,7 @@ func (r *reader) integer(low, high int64) int64 {
 		r.otherwise(shouldBe)
 		return 0
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
+	n, err := parseInt(text)
 	if err != nil || n < low || n > high {
 		r.note(at, shouldBe)
 		return 0
@@ -626,24 +631,49 @@ func (r *reader) integer(low, high int64) int64 {
 	return n
 }
 
-// instant reads a timestamp with the function that makes a time of it.
-func (r *reader) instant(dst *time.Time, of func(int64) time.Time) {
-	*dst = time.Time{}
-	if r.Peek() == 'n' {
-		r.otherwise("")
-		return
+// parseInt is [strconv.ParseInt], which takes longer to find out that all is as usual.
+func parseInt(text string) (n int64, err error) {
+	if text == "" || len(text) > 18 {
+		return strconv.ParseInt(text, 10, 64)
 	}
-	*dst = of(r.integer(math.MinInt64, math.MaxInt64)).UTC()
+	for i := range len(text) {
+		digit := text[i] - '0'
+		if digit > 9 {
+			return strconv.ParseInt(text, 10, 64)
+		}
+		n = 10*n + int64(digit)
+	}
+	return n, nil
 }
 
-func (r *reader) seconds(dst *time.Time)      { r.instant(dst, unixSeconds) }
-func (r *reader) milliseconds(dst *time.Time) { r.instant(dst, time.UnixMilli) }
+// seconds reads a Unix time in seconds.
+func (r *reader) seconds(dst *time.Time) {
+	*dst = time.Time{}
+	if n, ok := r.instant(); ok {
+		*dst = time.Unix(n, 0).UTC()
+	}
+}
 
-func unixSeconds(n int64) time.Time { return time.Unix(n, 0) }
+// milliseconds reads a Unix time in milliseconds.
+func (r *reader) milliseconds(dst *time.Time) {
+	*dst = time.Time{}
+	if n, ok := r.instant(); ok {
+		*dst = time.UnixMilli(n).UTC()
+	}
+}
+
+// instant reports false where there is null in place of a time.
+func (r *reader) instant() (n int64, ok bool) {
+	if r.Peek() == 'n' {
+		r.otherwise("")
+		return 0, false
+	}
+	return r.integer(math.MinInt64, math.MaxInt64), true
+}
 
 func (r *reader) variables(dst *Variables) {
-	*dst = ""
 	if r.Peek() != '{' {
+		*dst = ""
 		r.otherwise("an object")
 		return
 	}

@@ -102,7 +102,7 @@ func (d *Decoder) key(ev Event) string {
 		return d.sub.key(ev)
 	}
 	if e, ok := ev.(*SendingWebhookEvent); ok {
-		return e.keyOf(d.spelled.messageID, d.spelled.eventID)
+		return e.keyOf(d.spelled.messageID.of(d.text), d.spelled.eventID.of(d.text))
 	}
 	return ev.Key()
 }
@@ -151,7 +151,7 @@ type Decoder struct {
 	marked int
 
 	// Where in the body it is: what to do next. A step returns an event, an error, or neither to go on.
-	step    func(*Decoder) (Event, error)
+	step    step
 	err     error // the one that ended it
 	format  Format
 	outer   int      // containers around the elements of the array
@@ -165,6 +165,7 @@ type Decoder struct {
 	room    int        // that is left for changes: in a stream, of one event
 	machine jsonscan.Machine
 	slab    []SendingWebhookEvent // made in one go, to be handed out
+	used    int                   // of slab
 }
 
 // NewDecoder returns a [Decoder] that reads from r. It may read beyond the end of the last event.
@@ -179,11 +180,8 @@ func decoderOf(body []byte) *Decoder {
 // that is broken or empty is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned
 // again by every further call.
 func (d *Decoder) Decode() (Event, error) {
-	if d.step == nil {
-		d.step = (*Decoder).start
-	}
 	for d.err == nil {
-		ev, err := d.step(d)
+		ev, err := d.next()
 		if ev != nil {
 			return ev, nil
 		}
@@ -212,9 +210,41 @@ func (d *Decoder) Format() Format { return d.format }
 
 // # Steps
 
+// A step is what is to be done next. (As a function it would put every Decoder on the heap.)
+type step int
+
+const (
+	atStart step = iota
+	inFirstObject
+	inElements
+	inEnvelope
+	afterEnvelope
+	inLines
+	inTail
+)
+
+func (d *Decoder) next() (Event, error) {
+	switch d.step {
+	case atStart:
+		return nil, d.start()
+	case inFirstObject:
+		return d.firstObject()
+	case inElements:
+		return d.element()
+	case inEnvelope:
+		return nil, d.envelope()
+	case afterEnvelope:
+		return nil, d.afterEnvelope()
+	case inLines:
+		return d.line()
+	default:
+		return nil, d.tail()
+	}
+}
+
 var byteOrderMark = []byte("\uFEFF")
 
-func (d *Decoder) start() (Event, error) {
+func (d *Decoder) start() error {
 	for len(d.buf) < len(byteOrderMark) && bytes.HasPrefix(byteOrderMark, d.buf) && d.read() {
 	}
 	if bytes.HasPrefix(d.buf, byteOrderMark) {
@@ -222,7 +252,7 @@ func (d *Decoder) start() (Event, error) {
 	}
 	c, ok := d.peek()
 	if !ok {
-		return nil, d.endError(d.pos, errEmpty)
+		return d.endError(d.pos, errEmpty)
 	}
 	d.first = d.lineAt(d.pos)
 	switch c {
@@ -230,12 +260,12 @@ func (d *Decoder) start() (Event, error) {
 		d.pos++
 		d.enterArray(1)
 	case '{':
-		d.step = (*Decoder).firstObject
+		d.step = inFirstObject
 	default:
 		d.hold(d.pos)
-		return nil, d.unlessLines(d.errorAt(d.pos, errNoBody))
+		return d.unlessLines(d.errorAt(d.pos, errNoBody))
 	}
-	return nil, nil
+	return nil
 }
 
 // firstObject finds out what the object is that the body begins with: an envelope, the first of JSON Lines, or an event
@@ -243,7 +273,7 @@ func (d *Decoder) start() (Event, error) {
 func (d *Decoder) firstObject() (Event, error) {
 	if ev := d.firstLine(); ev != nil {
 		d.format = FormatJSONLines
-		d.step = (*Decoder).line
+		d.step = inLines
 		return ev, nil
 	}
 	d.hold(d.pos)
@@ -266,7 +296,7 @@ func (d *Decoder) firstObject() (Event, error) {
 	whole := d.release()
 	if line {
 		d.format = FormatJSONLines
-		d.step = (*Decoder).line
+		d.step = inLines
 		if whole {
 			d.pos = d.keep
 			return nil, nil
@@ -275,7 +305,7 @@ func (d *Decoder) firstObject() (Event, error) {
 		return &UnknownEvent{Err: tooLarge}, err
 	}
 	d.format = FormatJSON
-	d.step = (*Decoder).tail
+	d.step = inTail
 	if !whole {
 		return &UnknownEvent{Err: tooLarge}, nil
 	}
@@ -364,7 +394,7 @@ func (d *Decoder) enterArray(outer int) {
 	d.format = FormatJSON
 	d.outer = outer
 	d.inArray = false
-	d.step = (*Decoder).element
+	d.step = inElements
 }
 
 func (d *Decoder) element() (Event, error) {
@@ -374,9 +404,9 @@ func (d *Decoder) element() (Event, error) {
 		return nil, d.endError(d.pos, jsonscan.CutOff)
 	case c == ']':
 		d.pos++
-		d.step = (*Decoder).tail
+		d.step = inTail
 		if d.outer == 2 {
-			d.step = (*Decoder).envelope
+			d.step = inEnvelope
 		}
 		return nil, nil
 	case d.inArray && c != ',':
@@ -390,38 +420,38 @@ func (d *Decoder) element() (Event, error) {
 }
 
 // envelope goes on after an events array.
-func (d *Decoder) envelope() (Event, error) {
+func (d *Decoder) envelope() error {
 	array, err := d.members(false)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if array {
 		d.enterArray(2)
-		return nil, nil
+		return nil
 	}
-	d.step = (*Decoder).tail
+	d.step = inTail
 	if d.lineAt(d.pos) == d.first {
-		d.step = (*Decoder).afterEnvelope
+		d.step = afterEnvelope
 	}
-	return nil, nil
+	return nil
 }
 
 // afterEnvelope goes on after an envelope that has the first line to itself, which may be the first of JSON Lines.
-func (d *Decoder) afterEnvelope() (Event, error) {
-	d.step = (*Decoder).tail
+func (d *Decoder) afterEnvelope() error {
+	d.step = inTail
 	if _, ok := d.peek(); ok && d.lineAt(d.pos) > d.first {
 		d.hold(d.pos)
-		return nil, d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
+		return d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
 	}
-	return nil, nil
+	return nil
 }
 
 // tail is what follows the JSON: nothing.
-func (d *Decoder) tail() (Event, error) {
+func (d *Decoder) tail() error {
 	if _, ok := d.peek(); ok {
-		return nil, d.errorAt(d.pos, jsonscan.TrailingBytes)
+		return d.errorAt(d.pos, jsonscan.TrailingBytes)
 	}
-	return nil, d.endError(d.pos, io.EOF)
+	return d.endError(d.pos, io.EOF)
 }
 
 func (d *Decoder) line() (Event, error) {
@@ -430,7 +460,7 @@ func (d *Decoder) line() (Event, error) {
 			return ev, nil
 		}
 		d.inSub = false // at its end: the line was found to be JSON
-		d.room, d.slab = d.sub.room, d.sub.slab
+		d.room, d.slab, d.used = d.sub.room, d.sub.slab, d.sub.used
 	}
 	if _, ok := d.peek(); !ok {
 		return nil, d.endError(d.pos, io.EOF)
@@ -471,7 +501,7 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	}
 	*d.sub = Decoder{
 		buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1, isSub: true,
-		room: d.room, slab: d.slab,
+		room: d.room, slab: d.slab, used: d.used,
 	}
 	d.inSub = true
 	return nil
@@ -540,7 +570,7 @@ func (d *Decoder) unlessLines(err error) error {
 		if d.isObject(d.buf[start:end]) && !(first && start == d.pos) {
 			d.release()
 			d.format = FormatJSONLines
-			d.step = (*Decoder).line
+			d.step = inLines
 			return nil
 		}
 		if start = end + 1; start > len(d.buf) {
@@ -636,7 +666,7 @@ func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev E
 	r.Reset(text, start, outer)
 	r.Enter()
 	var name string
-	if r.member() && r.key == "event" && r.Peek() == '"' { // as Mailtrap has it
+	if key, ok := r.member(); ok && key == "event" && r.Peek() == '"' { // as Mailtrap has it
 		name = r.String()
 		ev = d.fields(&r, name)
 	}
@@ -654,7 +684,7 @@ func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev E
 	}
 	end = r.Pos()
 	raw := text[start:end]
-	d.spelled, d.room = r.spelled, r.room
+	d.spelled, d.room = r.spelledIDs, r.room
 	if len(r.bad) > 0 {
 		return &UnknownEvent{Event: name, Raw: raw, Err: d.errorAt(r.bad[0].at, r.bad[0].why)}, end
 	}
@@ -679,8 +709,8 @@ func (r *reader) lastEvent(text string, start, outer int) (name string) {
 	r.Reset(text, start, outer)
 	r.Enter()
 	r.bad = r.bad[:0]
-	for r.member() {
-		if r.key == "event" {
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		if key == "event" {
 			r.str(&name)
 		} else {
 			r.Skip()
@@ -706,8 +736,8 @@ func (d *Decoder) fields(r *reader, name string) Event {
 		e.read(r)
 		return e
 	}
-	for r.member() {
-		if r.key == "event" {
+	for key, ok := r.member(); ok; key, ok = r.member() {
+		if key == "event" {
 			r.again = true
 		}
 		r.Skip()
@@ -715,15 +745,14 @@ func (d *Decoder) fields(r *reader, name string) Event {
 	return &UnknownEvent{Event: name}
 }
 
-// newSendingWebhookEvent takes an event from the slab, which is as large as the events at hand, at 512 bytes each, are
-// many.
+// newSendingWebhookEvent takes an event from the slab, which has room for the events at hand, at 512 bytes each, but for
+// no more than fill the largest of the runtime's size classes.
 func (d *Decoder) newSendingWebhookEvent() *SendingWebhookEvent {
-	if len(d.slab) == 0 {
-		d.slab = make([]SendingWebhookEvent, min((len(d.text)-d.pos)/512+1, 128))
+	if d.used == len(d.slab) {
+		d.slab, d.used = make([]SendingWebhookEvent, min((len(d.text)-d.pos)/512+1, 120)), 0
 	}
-	e := &d.slab[0]
-	d.slab = d.slab[1:]
-	return e
+	d.used++
+	return &d.slab[d.used-1]
 }
 
 func (d *Decoder) unknown(raw string, why error, at int) *UnknownEvent {

@@ -18,6 +18,7 @@ type Scanner struct {
 	pos     int
 	depth   int  // containers open at pos
 	first   bool // the object just entered has shown no member yet
+	key     int  // where the key passed over last begins
 	blanks  int  // white space passed over between tokens
 	failed  bool
 	machine Machine
@@ -98,6 +99,7 @@ func (s *Scanner) Member() (key string, ok bool) {
 		s.fail()
 		return "", false
 	}
+	s.key = s.pos
 	key = s.String()
 	if s.Peek() != ':' {
 		s.fail()
@@ -107,53 +109,77 @@ func (s *Scanner) Member() (key string, ok bool) {
 	return key, true
 }
 
-// String reads a string and returns what it means. Invalid UTF-8 and lone surrogates read as U+FFFD, as in
-// encoding/json.
-func (s *Scanner) String() string {
-	literal, simple := s.quoted()
-	if simple {
-		return literal
-	}
-	return unquote(literal)
+// Key returns the key that [Scanner.Member] passed over last.
+func (s *Scanner) Key() string {
+	key := Scanner{text: s.text, pos: s.key}
+	return key.String()
 }
 
-// quoted passes over a string literal and returns what stands between its quotes. It is simple if it means just that.
-func (s *Scanner) quoted() (literal string, simple bool) {
-	text, start := s.text, s.pos+1
-	simple = true
-	ascii := true
-	for i := start; i < len(text); {
-		if i+8 <= len(text) {
-			stop := special(load(text[i:]))
-			if stop == 0 {
-				i += 8
-				continue
+// String reads a string and returns what it means. Invalid UTF-8 and lone surrogates read as U+FFFD, as in
+// encoding/json.
+func (s *Scanner) String() (value string) {
+	value, s.pos = s.quoted(s.pos, true)
+	return value
+}
+
+// quoted returns what the string literal at index i means or, without meaning, what stands between its quotes, and the
+// index of its end.
+func (s *Scanner) quoted(i int, meaning bool) (value string, end int) {
+	text, start := s.text, i+1
+	for i = start; i+8 <= len(text); i += 8 { // what most strings need, and no call
+		if stop := special(load(text[i : i+8])); stop != 0 {
+			if i += bits.TrailingZeros64(stop) / 8; text[i] == '"' {
+				return text[start:i], i + 1
 			}
-			i += bits.TrailingZeros64(stop) / 8
+			break
 		}
+	}
+	return s.unplain(start, i, meaning)
+}
+
+// unplain is quoted for a string in which i is the index of the first byte that may not stand for itself.
+func (s *Scanner) unplain(start, i int, meaning bool) (value string, end int) {
+	text := s.text
+	ascii, simple := true, true
+	for i = plainEnd(text, i); i < len(text); i = plainEnd(text, i) {
 		switch c := text[i]; {
 		case c == '"':
-			s.pos = i + 1
-			literal = text[start:i]
-			return literal, simple && (ascii || utf8.ValidString(literal))
+			literal := text[start:i]
+			if meaning && !(simple && (ascii || utf8.ValidString(literal))) {
+				literal = unquote(literal)
+			}
+			return literal, i + 1
 		case c == '\\':
 			simple = false
 			size := escape(text[i:])
 			if size == 0 {
 				s.fail()
-				return "", true
+				return "", len(text)
 			}
 			i += size
 		case c < ' ':
 			s.fail()
-			return "", true
+			return "", len(text)
 		default:
-			ascii = ascii && c < utf8.RuneSelf
+			ascii = false
 			i++
 		}
 	}
 	s.fail()
-	return "", true
+	return "", len(text)
+}
+
+// plainEnd returns the index of the next byte from i on that does not stand for itself or is not ASCII.
+func plainEnd(text string, i int) int {
+	for ; i+8 <= len(text); i += 8 {
+		if stop := special(load(text[i : i+8])); stop != 0 {
+			return i + bits.TrailingZeros64(stop)/8
+		}
+	}
+	for i < len(text) && plain[text[i]] && text[i] < utf8.RuneSelf {
+		i++
+	}
+	return i
 }
 
 // load returns the first eight bytes, the first of them lowest.
@@ -211,7 +237,7 @@ func (s *Scanner) Skip() (text string, blanks bool) {
 func (s *Scanner) pass(c byte) {
 	switch {
 	case c == '"':
-		s.quoted()
+		_, s.pos = s.quoted(s.pos, false)
 	case isDigit(c):
 		s.Number()
 	default:
