@@ -291,7 +291,7 @@ func (e *SendingWebhookEvent) read(r *reader) {
 		case "custom_variables":
 			r.variables(&e.CustomVariables)
 		case "timestamp":
-			r.seconds(&e.Timestamp)
+			e.Timestamp = r.seconds()
 		case "event_id":
 			r.eventID = r.id(&e.EventID)
 		case "reason":
@@ -338,7 +338,7 @@ func (e *ActivityLogWebhookEvent) read(r *reader) {
 				e.Changes = readChanges(r)
 			}
 		case "timestamp":
-			r.seconds(&e.Timestamp)
+			e.Timestamp = r.seconds()
 		default:
 			r.Skip()
 		}
@@ -471,7 +471,7 @@ func (e *InboundWebhookEvent) read(r *reader) {
 		case "from":
 			r.str(&e.From)
 		case "timestamp":
-			r.milliseconds(&e.Timestamp)
+			e.Timestamp = r.milliseconds()
 		default:
 			r.Skip()
 		}
@@ -647,19 +647,19 @@ func parseInt(text string) (n int64, err error) {
 }
 
 // seconds reads a Unix time in seconds.
-func (r *reader) seconds(dst *time.Time) {
-	*dst = time.Time{}
+func (r *reader) seconds() (t time.Time) {
 	if n, ok := r.instant(); ok {
-		*dst = time.Unix(n, 0).UTC()
+		t = time.Unix(n, 0).UTC()
 	}
+	return t
 }
 
 // milliseconds reads a Unix time in milliseconds.
-func (r *reader) milliseconds(dst *time.Time) {
-	*dst = time.Time{}
+func (r *reader) milliseconds() (t time.Time) {
 	if n, ok := r.instant(); ok {
-		*dst = time.UnixMilli(n).UTC()
+		t = time.UnixMilli(n).UTC()
 	}
+	return t
 }
 
 // instant reports false where there is null in place of a time.

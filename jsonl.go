@@ -271,13 +271,13 @@ func (d *Decoder) start() error {
 // firstObject finds out what the object is that the body begins with: an envelope, the first of JSON Lines, or an event
 // that is alone. Until then it is held, as far as an event may be long.
 func (d *Decoder) firstObject() (Event, error) {
-	if ev := d.firstLine(); ev != nil {
+	if ev := d.eventLine(true); ev != nil {
 		d.format = FormatJSONLines
 		d.step = inLines
 		return ev, nil
 	}
 	d.hold(d.pos)
-	tooLarge := d.errorAt(d.pos, errTooLarge)
+	offset := d.base + int64(d.pos)
 	d.pos++
 	envelope, err := d.members(true)
 	switch {
@@ -302,35 +302,15 @@ func (d *Decoder) firstObject() (Event, error) {
 			return nil, nil
 		}
 		d.pos, _, err = d.lineEnd()
-		return &UnknownEvent{Err: tooLarge}, err
+		return tooLarge(offset, d.first), err
 	}
 	d.format = FormatJSON
 	d.step = inTail
 	if !whole {
-		return &UnknownEvent{Err: tooLarge}, nil
+		return tooLarge(offset, d.first), nil
 	}
 	d.pos = d.keep
 	return d.value()
-}
-
-// firstLine returns the event that the first line is, if that is all there: it is how most JSON Lines begin.
-func (d *Decoder) firstLine() Event {
-	d.mirror()
-	room := d.room
-	ev, end := d.object(d.text, d.pos, 0, true)
-	if ev == nil {
-		return nil
-	}
-	for end < len(d.text) && strings.IndexByte(" \t\r", d.text[end]) >= 0 {
-		end++
-	}
-	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
-	if !atEnd && !strings.HasPrefix(d.text[end:], "\n") || d.lineAt(end) != d.first || !d.fits(end) {
-		d.room = room // since it is decoded again
-		return nil
-	}
-	d.pos = end
-	return ev
 }
 
 // members passes over the members of the outermost object, up to and into the next events array or, where there is no
@@ -382,7 +362,10 @@ func (d *Decoder) eventsKey() (bool, error) {
 	}
 	literal := d.buf[d.pos:end]
 	d.pos = end
-	if !whole || len(literal) > len(`"events"`)*len(`\u0065`) {
+	switch {
+	case string(literal) == `"events"`:
+		return true, nil
+	case !whole || len(literal) > len(`"events"`)*len(`\u0065`):
 		return false, nil
 	}
 	var s jsonscan.Scanner
@@ -465,6 +448,9 @@ func (d *Decoder) line() (Event, error) {
 	if _, ok := d.peek(); !ok {
 		return nil, d.endError(d.pos, io.EOF)
 	}
+	if ev := d.eventLine(!d.isSub); ev != nil {
+		return ev, nil
+	}
 	offset, line := d.base+int64(d.pos), d.lineAt(d.pos)
 	end, whole, err := d.lineEnd()
 	if err != nil {
@@ -473,9 +459,30 @@ func (d *Decoder) line() (Event, error) {
 	start := d.pos
 	d.pos = end
 	if !whole {
-		return &UnknownEvent{Err: &DecodeError{offset, line, errTooLarge}}, nil
+		return tooLarge(offset, line), nil
 	}
 	return d.lineEvent(start, end), nil
+}
+
+// eventLine returns the event that the line at pos is, if that is all there: it is how most lines are.
+func (d *Decoder) eventLine(wantEnvelope bool) Event {
+	d.mirror()
+	room := d.room
+	ev, end := d.object(d.text, d.pos, 0, wantEnvelope)
+	if ev == nil {
+		return nil
+	}
+	oneLine := strings.IndexByte(d.text[d.pos:end], '\n') < 0
+	for end < len(d.text) && strings.IndexByte(" \t\r", d.text[end]) >= 0 {
+		end++
+	}
+	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
+	if !oneLine || !atEnd && !strings.HasPrefix(d.text[end:], "\n") || !d.fits(end) {
+		d.room = room // since it is decoded again
+		return nil
+	}
+	d.pos = end
+	return ev
 }
 
 // lineEvent returns the event on a line that is whole, or the first one of an envelope, or none of one that is empty.
@@ -617,14 +624,14 @@ func (d *Decoder) value() (Event, error) {
 		return ev, nil
 	}
 	// It is not all there, or not JSON, or no object.
-	tooLarge := d.errorAt(d.pos, errTooLarge)
+	offset, line := d.base+int64(d.pos), d.lineAt(d.pos)
 	end, whole, err := d.frame(d.outer, true)
 	if err != nil {
 		return nil, err
 	}
 	if !whole {
 		d.pos = end
-		return &UnknownEvent{Err: tooLarge}, nil
+		return tooLarge(offset, line), nil
 	}
 	if ev := d.valueAtHand(); ev != nil {
 		return ev, nil
@@ -651,7 +658,7 @@ func (d *Decoder) valueAtHand() Event {
 	}
 	d.pos = end
 	if end-start > d.maxEventBytes() {
-		return d.unknown("", errTooLarge, start)
+		return tooLarge(d.base+int64(start), d.lineAt(start))
 	}
 	return ev
 }
@@ -757,6 +764,11 @@ func (d *Decoder) newSendingWebhookEvent() *SendingWebhookEvent {
 
 func (d *Decoder) unknown(raw string, why error, at int) *UnknownEvent {
 	return &UnknownEvent{Raw: raw, Err: d.errorAt(at, why)}
+}
+
+// tooLarge is the event for one whose text is over MaxEventBytes.
+func tooLarge(offset int64, line int) *UnknownEvent {
+	return &UnknownEvent{Err: &DecodeError{offset, line, errTooLarge}}
 }
 
 func (d *Decoder) errorAt(i int, why error) *DecodeError {

@@ -240,6 +240,7 @@ func (s *Scanner) pass(c byte) {
 		_, s.pos = s.quoted(s.pos, false)
 	case isDigit(c):
 		s.Number()
+	case c == 't' && s.word("true"), c == 'f' && s.word("false"):
 	default:
 		s.run()
 	}
@@ -259,12 +260,14 @@ func (s *Scanner) run() string {
 }
 
 // Null passes over null if that is what follows.
-func (s *Scanner) Null() bool {
-	if !strings.HasPrefix(s.text[s.pos:], "null") {
-		return false
+func (s *Scanner) Null() bool { return s.word("null") }
+
+func (s *Scanner) word(word string) bool {
+	ok := strings.HasPrefix(s.text[s.pos:], word)
+	if ok {
+		s.pos += len(word)
 	}
-	s.pos += len("null")
-	return true
+	return ok
 }
 
 // Number reads a number and returns its text.
