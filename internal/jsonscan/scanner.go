@@ -32,9 +32,6 @@ func (s *Scanner) Reset(text string, pos, outer int) {
 // Pos returns the index of the next byte to be read.
 func (s *Scanner) Pos() int { return s.pos }
 
-// Text returns the text from index start, where the scanner has been, up to where it is.
-func (s *Scanner) Text(start int) string { return s.text[start:s.pos] }
-
 // Failed reports whether something was not JSON or was cut off.
 func (s *Scanner) Failed() bool { return s.failed }
 
