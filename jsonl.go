@@ -443,7 +443,7 @@ func (d *Decoder) line() (Event, error) {
 			return ev, nil
 		}
 		d.inSub = false // at its end: the line was found to be JSON
-		d.room, d.slab, d.used = d.sub.room, d.sub.slab, d.sub.used
+		d.room = d.sub.room
 	}
 	if _, ok := d.peek(); !ok {
 		return nil, d.endError(d.pos, io.EOF)
@@ -508,7 +508,7 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	}
 	*d.sub = Decoder{
 		buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1, isSub: true,
-		room: d.room, slab: d.slab, used: d.used,
+		room: d.room,
 	}
 	d.inSub = true
 	return nil

@@ -1,6 +1,7 @@
 package mailtrapwebhook_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -264,11 +265,24 @@ type chunks struct {
 
 func (c chunks) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), 1+c.rand.IntN(c.most))]) }
 
+// upToBrace reads in pieces that end with a closing brace, where an event may be over.
+type upToBrace struct{ r *bufio.Reader }
+
+func (u upToBrace) Read(p []byte) (n int, err error) {
+	for n < len(p) && err == nil && (n == 0 || p[n-1] != '}') {
+		if p[n], err = u.r.ReadByte(); err == nil {
+			n++
+		}
+	}
+	return n, err
+}
+
 // readers are the ways in which a body may arrive.
 var readers = map[string]func(io.Reader) io.Reader{
 	"whole":            func(r io.Reader) io.Reader { return r },
 	"byte by byte":     iotest.OneByteReader,
 	"by halves":        iotest.HalfReader,
+	"up to braces":     func(r io.Reader) io.Reader { return upToBrace{bufio.NewReader(r)} },
 	"end with data":    iotest.DataErrReader,
 	"bytes, end with":  func(r io.Reader) io.Reader { return iotest.DataErrReader(iotest.OneByteReader(r)) },
 	"pieces up to 3":   func(r io.Reader) io.Reader { return chunks{r, 3, rand.New(rand.NewPCG(1, 1))} },
@@ -313,6 +327,26 @@ func TestDecoderAgreesWithParse(t *testing.T) {
 					require.Same(t, err, again, "the error sticks")
 				}
 			})
+		}
+	}
+}
+
+// The events of a body are made in few allocations, and must nevertheless be events of their own.
+func TestEventsDoNotShareMemory(t *testing.T) {
+	var want []string
+	for i := range 1000 {
+		want = append(want, fmt.Sprintf(`{"event":"open","message_id":"m%d"}`, i))
+	}
+	var lines []string
+	for rest := want; len(rest) > 0; rest = rest[min(5, len(rest)):] {
+		lines = append(lines, rest[0], `{"events":[`+strings.Join(rest[1:4], ",")+`]}`, rest[4])
+	}
+	for _, body := range []string{strings.Join(want, "\n"), `{"events":[` + strings.Join(want, ",") + `]}`, strings.Join(lines, "\n")} {
+		events, err := mailtrapwebhook.Parse([]byte(body))
+		require.NoError(t, err)
+		require.Len(t, events, len(want))
+		for i, ev := range events {
+			require.Equal(t, &mailtrapwebhook.SendingWebhookEvent{Event: "open", MessageID: fmt.Sprintf("m%d", i), Raw: want[i]}, ev)
 		}
 	}
 }
@@ -601,6 +635,7 @@ func TestMaxEventBytes(t *testing.T) {
 		{"array, an array", `[[` + strings.Repeat("1,", 200) + `1],` + opened + `]`, []string{"", opened}, false},
 		{"array, a number", `[` + strings.Repeat("1", 101) + `,` + opened + `]`, []string{"", opened}, false},
 		{"array, white space does not count", `[` + strings.Repeat(" ", 300) + sized(100) + strings.Repeat("\n", 300) + `]`, []string{sized(100)}, false},
+		{"array, over lines", "\n[\n" + opened + ",\n" + sized(101) + ",\n" + sized(9999) + "]", []string{opened, "", ""}, false},
 		{"array, broken behind it", `[` + sized(101) + `,]`, []string{""}, true},
 		{"envelope", `{"id":"` + strings.Repeat("x", 300) + `","events":[` + opened + `,` + sized(200) + `,` + clicked + `]}`, []string{opened, "", clicked}, false},
 		{"envelope, a long key", `{"` + strings.Repeat("x", 300) + `":1,"events":[` + opened + `]}`, []string{opened}, false},
@@ -610,6 +645,8 @@ func TestMaxEventBytes(t *testing.T) {
 		{"lines, at the limit, CRLF", sized(100) + "\r\n" + sized(100) + "\r\n", []string{sized(100), sized(100)}, false},
 		{"lines, the first", sized(101) + "\n" + clicked + "\n", []string{"", clicked}, false},
 		{"lines, the first far over", sized(9999) + "\n" + clicked + "\n", []string{"", clicked}, false},
+		{"lines, the first, white space before it", "\n\n " + sized(101) + "\n" + sized(9999), []string{"", ""}, false},
+		{"lines, the first far over, white space before it", "\n " + sized(9999), []string{""}, false},
 		{"lines, the first far over, CRLF", sized(9999) + "\r\n" + clicked, []string{"", clicked}, false},
 		{"lines, the last", opened + "\n" + sized(101), []string{opened, ""}, false},
 		{"lines, broken ones", opened + "\n" + strings.Repeat("x", 300) + "\n" + clicked, []string{opened, "", clicked}, false},
@@ -637,6 +674,8 @@ func TestMaxEventBytes(t *testing.T) {
 					if ok {
 						var fault *mailtrapwebhook.DecodeError
 						require.ErrorAs(t, unknown.Err, &fault, name)
+						require.Regexp(t, `^[[,\s]?(\{\s*"event":"open","category":"x|"xx|\[1|11|xx)`, test.body[max(fault.Offset-1, 0):], name)
+						require.Equal(t, 1+strings.Count(test.body[:fault.Offset], "\n"), fault.Line, name)
 						require.Empty(t, ev.Key(), name)
 					}
 				}
