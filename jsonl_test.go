@@ -654,6 +654,7 @@ func TestMaxEventBytes(t *testing.T) {
 		{"line alone, far over", sized(9999) + "\n", []string{""}, false},
 		{"object over lines", "{\n" + sized(200)[1:], []string{""}, false},
 		{"object over lines, far over", "{\n" + sized(9999)[1:] + "\n", []string{""}, false},
+		{"object over lines, white space before it", "\n \n{\n" + sized(9999)[1:], []string{""}, false},
 		{"object over lines, at the limit", "{\n" + sized(99)[1:], []string{"{\n" + sized(99)[1:]}, false},
 		{"object over lines, more behind it", "{\n" + sized(200)[1:] + "x", []string{""}, true},
 	} {
@@ -674,7 +675,7 @@ func TestMaxEventBytes(t *testing.T) {
 					if ok {
 						var fault *mailtrapwebhook.DecodeError
 						require.ErrorAs(t, unknown.Err, &fault, name)
-						require.Regexp(t, `^[[,\s]?(\{\s*"event":"open","category":"x|"xx|\[1|11|xx)`, test.body[max(fault.Offset-1, 0):], name)
+						require.Regexp(t, `^(\{\s*"event":"open","category":"x|"xx|\[1|11|xx)`, test.body[fault.Offset:], name)
 						require.Equal(t, 1+strings.Count(test.body[:fault.Offset], "\n"), fault.Line, name)
 						require.Empty(t, ev.Key(), name)
 					}
