@@ -244,6 +244,8 @@ func (d *Decoder) next() (Event, error) {
 
 var byteOrderMark = []byte("\uFEFF")
 
+const blanks = " \t\r" // white space within a line
+
 func (d *Decoder) start() error {
 	for len(d.buf) < len(byteOrderMark) && bytes.HasPrefix(byteOrderMark, d.buf) && d.read() {
 	}
@@ -271,7 +273,7 @@ func (d *Decoder) start() error {
 // firstObject finds out what the object is that the body begins with: an envelope, the first of JSON Lines, or an event
 // that is alone. Until then it is held, as far as an event may be long.
 func (d *Decoder) firstObject() (Event, error) {
-	if ev := d.eventLine(true); ev != nil {
+	if ev := d.firstLine(); ev != nil {
 		d.format = FormatJSONLines
 		d.step = inLines
 		return ev, nil
@@ -311,6 +313,26 @@ func (d *Decoder) firstObject() (Event, error) {
 	}
 	d.pos = d.keep
 	return d.value()
+}
+
+// firstLine returns the event that the first line is, if that is all there: it is how most JSON Lines begin.
+func (d *Decoder) firstLine() Event {
+	d.mirror()
+	room := d.room
+	ev, end := d.object(d.text, d.pos, 0, true)
+	if ev == nil {
+		return nil
+	}
+	for end < len(d.text) && strings.IndexByte(blanks, d.text[end]) >= 0 {
+		end++
+	}
+	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
+	if !atEnd && !strings.HasPrefix(d.text[end:], "\n") || d.lineAt(end) != d.first || !d.fits(end) {
+		d.room = room // since it is decoded again
+		return nil
+	}
+	d.pos = end
+	return ev
 }
 
 // members passes over the members of the outermost object, up to and into the next events array or, where there is no
@@ -448,10 +470,7 @@ func (d *Decoder) line() (Event, error) {
 	if _, ok := d.peek(); !ok {
 		return nil, d.endError(d.pos, io.EOF)
 	}
-	if ev := d.eventLine(!d.isSub); ev != nil {
-		return ev, nil
-	}
-	offset, line := d.base+int64(d.pos), d.lineAt(d.pos)
+	offset := d.base + int64(d.pos)
 	end, whole, err := d.lineEnd()
 	if err != nil {
 		return nil, err
@@ -459,40 +478,22 @@ func (d *Decoder) line() (Event, error) {
 	start := d.pos
 	d.pos = end
 	if !whole {
-		return tooLarge(offset, line), nil
+		return tooLarge(offset, d.lineAt(end)), nil
 	}
 	return d.lineEvent(start, end), nil
-}
-
-// eventLine returns the event that the line at pos is, if that is all there: it is how most lines are.
-func (d *Decoder) eventLine(wantEnvelope bool) Event {
-	d.mirror()
-	room := d.room
-	ev, end := d.object(d.text, d.pos, 0, wantEnvelope)
-	if ev == nil {
-		return nil
-	}
-	oneLine := strings.IndexByte(d.text[d.pos:end], '\n') < 0
-	for end < len(d.text) && strings.IndexByte(" \t\r", d.text[end]) >= 0 {
-		end++
-	}
-	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
-	if !oneLine || !atEnd && !strings.HasPrefix(d.text[end:], "\n") || !d.fits(end) {
-		d.room = room // since it is decoded again
-		return nil
-	}
-	d.pos = end
-	return ev
 }
 
 // lineEvent returns the event on a line that is whole, or the first one of an envelope, or none of one that is empty.
 func (d *Decoder) lineEvent(start, end int) Event {
 	d.mirror()
-	line := strings.TrimRight(d.text[start:end], " \t\r")
-	end = start + len(line)
-	if ev, stop := d.object(d.text[:end], start, 0, !d.isSub); stop == end {
+	room := d.room
+	ev, stop := d.object(d.text[:end], start, 0, !d.isSub)
+	if ev != nil && (stop == end || strings.Trim(d.text[stop:end], blanks) == "") {
 		return ev
 	}
+	d.room = room // there is something behind the event, so that it is none
+	line := strings.TrimRight(d.text[start:end], blanks)
+	end = start + len(line)
 	d.machine.Reset(0)
 	at := start + jsonscan.Feed(&d.machine, line)
 	switch fault := d.machine.End(); {
@@ -608,7 +609,7 @@ func (d *Decoder) newline(start int) (end int, ok bool) {
 
 // isObject reports whether a line is one JSON object.
 func (d *Decoder) isObject(line []byte) bool {
-	line = bytes.Trim(line, " \t\r")
+	line = bytes.Trim(line, blanks)
 	if !bytes.HasPrefix(line, []byte("{")) {
 		return false
 	}
