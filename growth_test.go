@@ -93,6 +93,7 @@ func nastyBodies(n int) map[string]nasty {
 		"empty lines":                            fill(opened, "\n", opened),
 		"empty envelopes on lines":               fill("{\"events\":[]}\n", "{\"events\":[]}\n", ""),
 		"a fault behind many events":             fill("[", benchLines(1)[0]+",", "]"),
+		"lines cut off":                          fill(opened+"\n", `{"event":"open","user_agent":"`+strings.Repeat("Mozilla", 20)+`","x":`+"\n", ""),
 		"a line cut off":                         fill(opened+"\n{\"event\":\"open\",\"x\":\"", "x", ""),
 		"broken lines":                           tiny(opened+"\n", "{\n", ""),
 		"broken lines, first too":                tiny("", "{]\n", opened),
