@@ -497,7 +497,7 @@ type reader struct {
 	bad []unreadable // the fields for which the event cannot be read, of those that are read, so that they are few
 }
 
-// spelledIDs are the ids of a sending event as they are spelled in its JSON.
+// spelledIDs are where the ids of a sending event stand in the text that it is read from.
 type spelledIDs struct{ messageID, eventID span }
 
 // A span is a part of a text, from one index up to another. (To write down a string in its place costs more: it is a
@@ -546,7 +546,7 @@ func (r *reader) within(key string) (restore func()) {
 	return func() { r.in = outer }
 }
 
-// note notes that the field whose value has been read is not what it should be.
+// note notes that the field whose key was passed over last is not what it should be.
 func (r *reader) note(at int, shouldBe string) {
 	if !r.Failed() {
 		r.noteField(r.Key(), at, shouldBe)
@@ -585,7 +585,7 @@ func (r *reader) str(dst *string) {
 	r.otherwise("a string")
 }
 
-// id reads an id and returns where it stands as it is spelled.
+// id reads an id and returns where it stands.
 func (r *reader) id(dst *string) (spelled span) {
 	c := r.Peek()
 	from := r.Pos()

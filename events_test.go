@@ -632,6 +632,18 @@ func TestChangesOfAFullBatchAreRead(t *testing.T) {
 	}
 }
 
+// In a stream each event has room for its changes, whatever came before it.
+func TestEnvelopesOnLinesOfAStreamHaveRoomForChanges(t *testing.T) {
+	line := `{"events":[{"event":"activity_log.x","changes":{"email":{"from":"a","to":"b"}}}]}` + "\n"
+	for _, first := range []string{"x\n", opened + "\n", opened + "x\n" + opened + "\n", ""} {
+		events, err := drain(mailtrapwebhook.NewDecoder(strings.NewReader(first + strings.Repeat(line, 60_000))))
+		require.NoError(t, err)
+		for _, ev := range events[strings.Count(first, "\n"):] {
+			require.IsType(t, &mailtrapwebhook.ActivityLogWebhookEvent{}, ev)
+		}
+	}
+}
+
 func TestChangesAreChargedOnce(t *testing.T) {
 	var attributes strings.Builder
 	for i := range 50_000 { // of which there is room for 80,000

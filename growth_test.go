@@ -94,6 +94,7 @@ func nastyBodies(n int) map[string]nasty {
 		"empty envelopes on lines":               fill("{\"events\":[]}\n", "{\"events\":[]}\n", ""),
 		"a fault behind many events":             fill("[", benchLines(1)[0]+",", "]"),
 		"lines cut off":                          fill(opened+"\n", `{"event":"open","user_agent":"`+strings.Repeat("Mozilla", 20)+`","x":`+"\n", ""),
+		"many lines cut off, then a long one":    fill(opened+"\n"+strings.Repeat("{\"a\":\n", 9990)+"[", "0,", ""),
 		"a line cut off":                         fill(opened+"\n{\"event\":\"open\",\"x\":\"", "x", ""),
 		"broken lines":                           tiny(opened+"\n", "{\n", ""),
 		"broken lines, first too":                tiny("", "{]\n", opened),

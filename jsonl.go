@@ -218,7 +218,7 @@ const (
 	inFirstObject
 	inElements
 	inEnvelope
-	afterEnvelope
+	behindEnvelope
 	inLines
 	inTail
 )
@@ -233,11 +233,11 @@ func (d *Decoder) next() (Event, error) {
 		return d.element()
 	case inEnvelope:
 		return nil, d.envelope()
-	case afterEnvelope:
+	case behindEnvelope:
 		return nil, d.afterEnvelope()
 	case inLines:
 		return d.line()
-	default:
+	default: // inTail
 		return nil, d.tail()
 	}
 }
@@ -385,10 +385,10 @@ func (d *Decoder) eventsKey() (bool, error) {
 	literal := d.buf[d.pos:end]
 	d.pos = end
 	switch {
+	case !whole || len(literal) > len(`"events"`)*len(`\u0065`): // of one that is not whole only the end is there
+		return false, nil
 	case string(literal) == `"events"`:
 		return true, nil
-	case !whole || len(literal) > len(`"events"`)*len(`\u0065`):
-		return false, nil
 	}
 	var s jsonscan.Scanner
 	s.Reset(string(literal), 0, 0)
@@ -436,7 +436,7 @@ func (d *Decoder) envelope() error {
 	}
 	d.step = inTail
 	if d.lineAt(d.pos) == d.first {
-		d.step = afterEnvelope
+		d.step = behindEnvelope
 	}
 	return nil
 }
@@ -488,10 +488,12 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	d.mirror()
 	room := d.room
 	ev, stop := d.object(d.text[:end], start, 0, !d.isSub)
-	if ev != nil && (stop == end || strings.Trim(d.text[stop:end], blanks) == "") {
-		return ev
+	if ev != nil {
+		if stop == end || strings.Trim(d.text[stop:end], blanks) == "" {
+			return ev
+		}
+		d.room = room // since it is no event, for what is behind it
 	}
-	d.room = room // there is something behind the event, so that it is none
 	line := strings.TrimRight(d.text[start:end], blanks)
 	end = start + len(line)
 	d.machine.Reset(0)

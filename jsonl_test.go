@@ -713,6 +713,21 @@ func TestMaxEventBytes(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a key of which only the end is at hand", func(t *testing.T) {
+		for _, read := range []int{5, 12, 100} {
+			key := strings.Repeat("x", 10*read-3) + `\"events`
+			body := `{"` + key + `":[` + opened + `]}`
+			for i := range len(body) { // some reading ends right behind the backslash
+				r := io.MultiReader(strings.NewReader(body[:i]), strings.NewReader(body[i:]))
+				d := mailtrapwebhook.NewDecoder(r)
+				d.MaxEventBytes = read
+				events, err := drain(d)
+				require.NoError(t, err)
+				require.Len(t, events, 1)
+				require.IsType(t, &mailtrapwebhook.UnknownEvent{}, events[0])
+			}
+		}
+	})
 	t.Run("is 1 MiB by default", func(t *testing.T) {
 		events, err := drain(mailtrapwebhook.NewDecoder(strings.NewReader(`[` + sized(1<<20) + `,` + sized(1<<20+1) + `]`)))
 		require.NoError(t, err)

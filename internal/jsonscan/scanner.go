@@ -106,7 +106,7 @@ func (s *Scanner) Member() (key string, ok bool) {
 	return key, true
 }
 
-// Key returns the key that [Scanner.Member] passed over last.
+// Key returns the key that was passed over last, by [Scanner.Member] or within a value by [Scanner.Skip].
 func (s *Scanner) Key() string {
 	key := Scanner{text: s.text, pos: s.key}
 	return key.String()
