@@ -3,7 +3,8 @@ package mailtrapwebhook
 import (
 	"context"
 	"errors"
-	"strings"
+	"hash/maphash"
+	"math"
 	"sync"
 	"time"
 )
@@ -113,28 +114,48 @@ var (
 // A handled key is kept for the retention time, or until more than the maximum are kept: then the one whose commit is
 // the oldest goes first. A key that is reserved is never evicted, whatever their number.
 //
-// A key of about 40 bytes takes about 170 bytes, so that the default of 1,000,000 keys comes to 170 MB. That covers
-// the default 72 hours at up to 3.8 events a second, and the 3 hours and 20 minutes of Mailtrap's retries at up to 83.
-// With more the oldest are forgotten sooner.
+// Of a key, whatever its length, it keeps a fingerprint of 128 bits. With all that belongs to it that takes about 120 bytes,
+// so that the default of 1,000,000 keys comes to 120 MB, which covers the default 72 hours at up to 3.8 events a second, and
+// the 3 hours and 20 minutes of Mailtrap's retries at up to 83. With more the oldest are forgotten sooner. The memory of a
+// key that is gone serves the next ones, and is given back when none is left.
 type MemoryDeduplicator struct {
 	retention time.Duration
 	maxKeys   int
 
-	mu      sync.Mutex
-	start   time.Time // of the first use, from which the marks count
-	marks   map[string]*mark
-	leases  mark // heads of circular lists: of what is reserved, or was and has not been swept,
-	handled mark // and of what is handled, the oldest commit first
-	kept    int  // in the second
+	mu    sync.Mutex
+	start time.Time // of the first use, from which the marks count
+	seeds [2]maphash.Seed
+	slots map[fingerprint]slot
+	slabs []*[slabSize]mark // what the slots are in, so that none is ever moved
+	made  slot              // slots, those that are free among them
+	free  slot              // the first of those, which are linked by next; noSlot if there is none
+	kept  int               // keys in handledList
 }
 
-// A mark says of a key that it is handled or leased, and until when. It is in one of the lists.
+// A fingerprint stands for a key. Among a million keys two have the same with a chance of one in 10^26; that nobody can
+// make it so is not maphash's to promise, but the keys of [Handler] are digests, which nobody can choose. Without a pointer
+// and of one size, it takes less time and memory than the key, and none of the garbage collector's time.
+type fingerprint [2]uint64
+
+// A mark says of a key that it is handled or leased, and until when. It is in one of two circular lists.
 type mark struct {
-	key        string
-	handled    bool
+	key        fingerprint
 	until      time.Duration // since the start: half the size of a time.Time, and a million add up
-	prev, next *mark
+	prev, next slot
+	handled    bool
 }
+
+// A slot is the number of the place that a mark is in.
+type slot uint32
+
+const (
+	leaseList   slot        = iota // head of the list of what is reserved, or was and has not been swept
+	handledList                    // head of the list of what is handled, the oldest commit first
+	noSlot      = leaseList        // which no key has
+
+	slabSize   = 64
+	spareSlots = 4096 // that are not given back
+)
 
 // NewMemoryDeduplicator returns a [MemoryDeduplicator] that remembers handled keys for the time of retention, and at
 // most maxKeys of them. Where retention is zero or negative it is 72 hours; where maxKeys is, 1,000,000.
@@ -157,18 +178,18 @@ func (d *MemoryDeduplicator) Reserve(
 	d.sweep(now, 2*len(keys))
 	answers := make([]Reservation, len(keys))
 	for i, key := range keys {
-		answers[i] = d.reserve(key, now, now+min(lease, forever))
+		answers[i] = d.reserve(d.fingerprint(key), now, now+min(lease, forever))
 	}
 	return answers, nil
 }
 
-func (d *MemoryDeduplicator) reserve(key string, now, until time.Duration) Reservation {
-	m := d.marks[key]
+func (d *MemoryDeduplicator) reserve(key fingerprint, now, until time.Duration) Reservation {
+	at := d.slots[key]
 	switch {
-	case m == nil || now >= m.until:
-		d.mark(key, m, false, until)
+	case at == noSlot || now >= d.mark(at).until:
+		d.set(key, at, false, until)
 		return Reserved
-	case m.handled:
+	case d.mark(at).handled:
 		return Handled
 	}
 	return Held
@@ -182,9 +203,10 @@ func (d *MemoryDeduplicator) Commit(ctx context.Context, keys []string) error {
 	}
 	defer d.mu.Unlock()
 	for _, key := range keys {
-		d.mark(key, d.marks[key], true, now+d.retention)
+		key := d.fingerprint(key)
+		d.set(key, d.slots[key], true, now+d.retention)
 		if d.kept > d.maxKeys {
-			d.remove(d.handled.next)
+			d.remove(d.mark(handledList).next)
 		}
 	}
 	return nil
@@ -197,8 +219,8 @@ func (d *MemoryDeduplicator) Release(ctx context.Context, keys []string) error {
 	}
 	defer d.mu.Unlock()
 	for _, key := range keys {
-		if m := d.marks[key]; m != nil && !m.handled {
-			d.remove(m)
+		if at := d.slots[d.fingerprint(key)]; at != noSlot && !d.mark(at).handled {
+			d.remove(at)
 		}
 	}
 	return nil
@@ -214,7 +236,7 @@ func (d *MemoryDeduplicator) lock(ctx context.Context) (now time.Duration, err e
 		d.mu.Unlock()
 		return 0, err
 	}
-	if d.marks == nil {
+	if d.slots == nil {
 		d.init()
 	}
 	return time.Since(d.start), nil
@@ -228,71 +250,104 @@ func (d *MemoryDeduplicator) init() {
 	if d.maxKeys <= 0 {
 		d.maxKeys = defaultMaxKeys
 	}
+	d.maxKeys = min(d.maxKeys, math.MaxInt32) // since slots are numbers of 32 bits
 	d.start = time.Now()
-	d.marks = make(map[string]*mark)
-	d.leases.prev, d.leases.next = &d.leases, &d.leases
-	d.handled.prev, d.handled.next = &d.handled, &d.handled
+	d.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+	d.clear()
+}
+
+// clear makes d empty.
+func (d *MemoryDeduplicator) clear() {
+	d.slots = make(map[fingerprint]slot)
+	d.slabs, d.made, d.free = nil, 0, noSlot
+	for _, list := range []slot{leaseList, handledList} {
+		d.takeSlot()
+		d.mark(list).prev, d.mark(list).next = list, list
+	}
 }
 
 // sweep removes ended marks, looking at no more than n of each list. Reserve calls it with two for each key that may
 // come in, so that more go than come and a call's time depends on its own keys only.
 func (d *MemoryDeduplicator) sweep(now time.Duration, n int) {
 	for range n {
-		m := d.handled.next
-		if m == &d.handled || now < m.until {
+		at := d.mark(handledList).next
+		if at == handledList || now < d.mark(at).until {
 			break // they are in the order of their commits, so the rest ends later
 		}
-		d.remove(m)
+		d.remove(at)
 	}
 	for range n {
-		m := d.leases.next
+		at := d.mark(leaseList).next
 		switch {
-		case m == &d.leases:
+		case at == leaseList:
 			return
-		case now < m.until: // leases differ in length, so one that lasts may stand before others that have ended
-			m.unlink()
-			m.linkBefore(&d.leases)
+		case now < d.mark(at).until: // leases differ in length, so one that lasts may stand before others that have ended
+			d.unlink(at)
+			d.link(at, leaseList)
 		default:
-			d.remove(m)
+			d.remove(at)
 		}
 	}
 }
 
-// mark gives a key a mark, the one it has if that is not nil, and puts it at the end of its list.
-func (d *MemoryDeduplicator) mark(key string, m *mark, handled bool, until time.Duration) {
-	if m != nil {
-		d.take(m)
+// set gives a key a mark, in the slot that it has if it has one, and puts it at the end of its list.
+func (d *MemoryDeduplicator) set(key fingerprint, at slot, handled bool, until time.Duration) {
+	if at != noSlot {
+		d.unlink(at)
 	} else {
-		m = &mark{key: strings.Clone(key)} // which may be a part of a whole body
-		d.marks[m.key] = m
+		at = d.takeSlot()
+		d.slots[key] = at
 	}
-	m.handled, m.until = handled, until
+	m := d.mark(at)
+	m.key, m.handled, m.until = key, handled, until
 	if handled {
-		m.linkBefore(&d.handled)
-		d.kept++
+		d.link(at, handledList)
 	} else {
-		m.linkBefore(&d.leases)
+		d.link(at, leaseList)
 	}
 }
 
-func (d *MemoryDeduplicator) remove(m *mark) {
-	d.take(m)
-	delete(d.marks, m.key)
+func (d *MemoryDeduplicator) remove(at slot) {
+	d.unlink(at)
+	m := d.mark(at)
+	delete(d.slots, m.key)
+	m.next, d.free = d.free, at
+	if len(d.slots) == 0 && d.made > spareSlots {
+		d.clear()
+	}
 }
 
-// take takes a mark out of its list.
-func (d *MemoryDeduplicator) take(m *mark) {
-	m.unlink()
+func (d *MemoryDeduplicator) fingerprint(key string) fingerprint {
+	return fingerprint{maphash.String(d.seeds[0], key), maphash.String(d.seeds[1], key)}
+}
+
+func (d *MemoryDeduplicator) mark(at slot) *mark { return &d.slabs[at/slabSize][at%slabSize] }
+
+func (d *MemoryDeduplicator) takeSlot() slot {
+	if at := d.free; at != noSlot {
+		d.free = d.mark(at).next
+		return at
+	}
+	if d.made%slabSize == 0 {
+		d.slabs = append(d.slabs, new([slabSize]mark))
+	}
+	d.made++
+	return d.made - 1
+}
+
+func (d *MemoryDeduplicator) unlink(at slot) {
+	m := d.mark(at)
+	d.mark(m.prev).next, d.mark(m.next).prev = m.next, m.prev
 	if m.handled {
 		d.kept--
 	}
 }
 
-func (m *mark) unlink() {
-	m.prev.next, m.next.prev = m.next, m.prev
-}
-
-func (m *mark) linkBefore(other *mark) {
-	m.prev, m.next = other.prev, other
-	m.prev.next, other.prev = m, m
+func (d *MemoryDeduplicator) link(at, list slot) {
+	m, head := d.mark(at), d.mark(list)
+	m.prev, m.next = head.prev, list
+	d.mark(head.prev).next, head.prev = at, at
+	if m.handled {
+		d.kept++
+	}
 }

@@ -379,7 +379,7 @@ func TestMemoryDeduplicatorConcurrently(t *testing.T) {
 
 // What the doc comment of MemoryDeduplicator says that a key takes, and a tenth more for the steps in which memory
 // grows.
-const bytesPerKey = 170 + 17
+const bytesPerKey = 120 + 12
 
 // TestMemoryDeduplicatorMemory sends ten times as many keys through a store as it keeps.
 func TestMemoryDeduplicatorMemory(t *testing.T) {
@@ -423,6 +423,28 @@ func TestMemoryDeduplicatorForgets(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What many keys took is given back when they are gone, and the store works as before.
+func TestMemoryDeduplicatorGivesMemoryBack(t *testing.T) {
+	const keys = 100_000
+	d := mw.NewMemoryDeduplicator(0, 0)
+	used := heapGrowth(func() {
+		for i := range 3 {
+			many := distinctKeys(i*keys, keys)
+			_, err := d.Reserve(t.Context(), many, time.Hour)
+			require.NoError(t, err)
+			require.NoError(t, d.Release(t.Context(), many))
+		}
+	})
+	require.Less(t, used, int64(keys*bytesPerKey/10))
+	few := distinctKeys(0, 2)
+	_, err := d.Reserve(t.Context(), few, time.Hour)
+	require.NoError(t, err)
+	require.NoError(t, d.Commit(t.Context(), few[:1]))
+	got, err := d.Reserve(t.Context(), few, time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, []mw.Reservation{handled, held}, got)
 }
 
 // Keys are parts of a body or made with one; a stored key must not keep that in memory, whichever way it was stored.

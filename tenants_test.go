@@ -231,7 +231,7 @@ func TestMillionKeyStoreStaysWithinItsMemory(t *testing.T) {
 	if !fullSize() {
 		t.Skip("a quarter of a gigabyte: set MAILTRAPWEBHOOK_FULL=1")
 	}
-	const maxKeys, batch, documented = 1_000_000, 500, 170_000_000
+	const maxKeys, batch, documented = 1_000_000, 500, 120_000_000
 	keys := make([]string, batch)
 	next := 0
 	d := mw.NewMemoryDeduplicator(0, 0)
