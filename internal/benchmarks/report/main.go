@@ -27,7 +27,8 @@ func main() {
 	count := flag.Int("count", 5, "how often to run each benchmark")
 	benchtime := flag.String("benchtime", "300ms", "for how long")
 	flag.Parse()
-	if err := report(os.Stdout, *count, *benchtime); err != nil {
+	command := strings.Join(append([]string{"go run ./report"}, os.Args[1:]...), " ")
+	if err := report(os.Stdout, command, *count, *benchtime); err != nil {
 		log.Fatal("report: ", err)
 	}
 }
@@ -35,7 +36,7 @@ func main() {
 // withoutSHA switches off the SHA instructions and nothing else.
 const withoutSHA = "cpu.sha=off"
 
-func report(w io.Writer, count int, benchtime string) error {
+func report(w io.Writer, command string, count int, benchtime string) error {
 	dir, err := os.MkdirTemp("", "benchmarks")
 	if err != nil {
 		return err
@@ -61,8 +62,8 @@ func report(w io.Writer, count int, benchtime string) error {
 			}
 		}
 	}
-	fmt.Fprintf(w, "Medians of %d runs by `go run ./report`, with %s on %s/%s (%s).\n", count, runtime.Version(),
-		runtime.GOOS, runtime.GOARCH, with.cpu)
+	fmt.Fprintf(w, "Medians of %d runs by `%s`, with %s on %s/%s (%s).\n", count, command, runtime.Version(), runtime.GOOS,
+		runtime.GOARCH, with.cpu)
 	return writeTables(w, with, without)
 }
 
