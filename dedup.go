@@ -132,7 +132,7 @@ type MemoryDeduplicator struct {
 	kept  int               // keys in handledList
 }
 
-// A fingerprint stands for a key. Among a million keys two have the same with a chance of one in 10^26; that nobody can
+// A fingerprint stands for a key. Among a million keys two have the same with a chance of less than one in 10^26; that nobody can
 // make it so is not maphash's to promise, but the keys of [Handler] are digests, which nobody can choose. Without a pointer
 // and of one size, it takes less time and memory than the key, and none of the garbage collector's time.
 type fingerprint [2]uint64
@@ -283,7 +283,7 @@ func (d *MemoryDeduplicator) sweep(now time.Duration, n int) {
 			return
 		case now < d.mark(at).until: // leases differ in length, so one that lasts may stand before others that have ended
 			d.unlink(at)
-			d.link(at, leaseList)
+			d.link(at)
 		default:
 			d.remove(at)
 		}
@@ -300,11 +300,7 @@ func (d *MemoryDeduplicator) set(key fingerprint, at slot, handled bool, until t
 	}
 	m := d.mark(at)
 	m.key, m.handled, m.until = key, handled, until
-	if handled {
-		d.link(at, handledList)
-	} else {
-		d.link(at, leaseList)
-	}
+	d.link(at)
 }
 
 func (d *MemoryDeduplicator) remove(at slot) {
@@ -343,11 +339,14 @@ func (d *MemoryDeduplicator) unlink(at slot) {
 	}
 }
 
-func (d *MemoryDeduplicator) link(at, list slot) {
-	m, head := d.mark(at), d.mark(list)
-	m.prev, m.next = head.prev, list
-	d.mark(head.prev).next, head.prev = at, at
+// link puts a mark at the end of its list.
+func (d *MemoryDeduplicator) link(at slot) {
+	m, list := d.mark(at), leaseList
 	if m.handled {
+		list = handledList
 		d.kept++
 	}
+	head := d.mark(list)
+	m.prev, m.next = head.prev, list
+	d.mark(head.prev).next, head.prev = at, at
 }

@@ -234,7 +234,7 @@ func (d *Decoder) next() (Event, error) {
 	case inEnvelope:
 		return nil, d.envelope()
 	case behindEnvelope:
-		return nil, d.afterEnvelope()
+		return nil, d.behindEnvelope()
 	case inLines:
 		return d.line()
 	default: // inTail
@@ -244,7 +244,7 @@ func (d *Decoder) next() (Event, error) {
 
 var byteOrderMark = []byte("\uFEFF")
 
-const blanks = " \t\r" // white space within a line
+const lineBlanks = " \t\r" // white space within a line
 
 func (d *Decoder) start() error {
 	for len(d.buf) < len(byteOrderMark) && bytes.HasPrefix(byteOrderMark, d.buf) && d.read() {
@@ -304,12 +304,12 @@ func (d *Decoder) firstObject() (Event, error) {
 			return nil, nil
 		}
 		d.pos, _, err = d.lineEnd()
-		return tooLarge(offset, d.first), err
+		return tooLargeEvent(offset, d.first), err
 	}
 	d.format = FormatJSON
 	d.step = inTail
 	if !whole {
-		return tooLarge(offset, d.first), nil
+		return tooLargeEvent(offset, d.first), nil
 	}
 	d.pos = d.keep
 	return d.value()
@@ -323,7 +323,7 @@ func (d *Decoder) firstLine() Event {
 	if ev == nil {
 		return nil
 	}
-	for end < len(d.text) && strings.IndexByte(blanks, d.text[end]) >= 0 {
+	for end < len(d.text) && strings.IndexByte(lineBlanks, d.text[end]) >= 0 {
 		end++
 	}
 	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
@@ -441,8 +441,8 @@ func (d *Decoder) envelope() error {
 	return nil
 }
 
-// afterEnvelope goes on after an envelope that has the first line to itself, which may be the first of JSON Lines.
-func (d *Decoder) afterEnvelope() error {
+// behindEnvelope goes on behind an envelope that has the first line to itself, which may be the first of JSON Lines.
+func (d *Decoder) behindEnvelope() error {
 	d.step = inTail
 	if _, ok := d.peek(); ok && d.lineAt(d.pos) > d.first {
 		d.hold(d.pos)
@@ -478,7 +478,7 @@ func (d *Decoder) line() (Event, error) {
 	start := d.pos
 	d.pos = end
 	if !whole {
-		return tooLarge(offset, d.lineAt(end)), nil
+		return tooLargeEvent(offset, d.lineAt(end)), nil
 	}
 	return d.lineEvent(start, end), nil
 }
@@ -489,12 +489,12 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	room := d.room
 	ev, stop := d.object(d.text[:end], start, 0, !d.isSub)
 	if ev != nil {
-		if stop == end || strings.Trim(d.text[stop:end], blanks) == "" {
+		if stop == end || strings.Trim(d.text[stop:end], lineBlanks) == "" {
 			return ev
 		}
 		d.room = room // since it is no event, for what is behind it
 	}
-	line := strings.TrimRight(d.text[start:end], blanks)
+	line := strings.TrimRight(d.text[start:end], lineBlanks)
 	end = start + len(line)
 	d.machine.Reset(0)
 	at := start + jsonscan.Feed(&d.machine, line)
@@ -611,7 +611,7 @@ func (d *Decoder) newline(start int) (end int, ok bool) {
 
 // isObject reports whether a line is one JSON object.
 func (d *Decoder) isObject(line []byte) bool {
-	line = bytes.Trim(line, blanks)
+	line = bytes.Trim(line, lineBlanks)
 	if !bytes.HasPrefix(line, []byte("{")) {
 		return false
 	}
@@ -634,7 +634,7 @@ func (d *Decoder) value() (Event, error) {
 	}
 	if !whole {
 		d.pos = end
-		return tooLarge(offset, line), nil
+		return tooLargeEvent(offset, line), nil
 	}
 	if ev := d.valueAtHand(); ev != nil {
 		return ev, nil
@@ -661,7 +661,7 @@ func (d *Decoder) valueAtHand() Event {
 	}
 	d.pos = end
 	if end-start > d.maxEventBytes() {
-		return tooLarge(d.base+int64(start), d.lineAt(start))
+		return tooLargeEvent(d.base+int64(start), d.lineAt(start))
 	}
 	return ev
 }
@@ -769,8 +769,8 @@ func (d *Decoder) unknown(raw string, why error, at int) *UnknownEvent {
 	return &UnknownEvent{Raw: raw, Err: d.errorAt(at, why)}
 }
 
-// tooLarge is the event for one whose text is over MaxEventBytes.
-func tooLarge(offset int64, line int) *UnknownEvent {
+// tooLargeEvent is the event for one whose text is over MaxEventBytes.
+func tooLargeEvent(offset int64, line int) *UnknownEvent {
 	return &UnknownEvent{Err: &DecodeError{offset, line, errTooLarge}}
 }
 

@@ -119,11 +119,11 @@ func (s *Scanner) String() (value string) {
 	return value
 }
 
-// quoted returns what the string at index i means, and the index of its end. (As long as the index is not stored in
-// between, the next step need not wait for it to be loaded again: that is worth 6 %.)
+// quoted returns what the string at index i means, and the index of its end: stored, the next step would have to wait
+// until it is loaded again.
 func (s *Scanner) quoted(i int) (value string, end int) {
 	text, start := s.text, i+1
-	for i = start; i+8 <= len(text); i += 8 { // what most strings need, and no call
+	for i = start; i+8 <= len(text); i += 8 { // plainEnd, without the call that most strings need not pay
 		if stop := special(load(text[i : i+8])); stop != 0 {
 			if i += bits.TrailingZeros64(stop) / 8; text[i] == '"' {
 				return text[start:i], i + 1
@@ -134,7 +134,7 @@ func (s *Scanner) quoted(i int) (value string, end int) {
 	return s.unplain(start, i)
 }
 
-// unplain goes on with a string in which i is the index of the first byte that may not stand for itself.
+// unplain is quoted for a string that begins at start and is plain up to index i.
 func (s *Scanner) unplain(start, i int) (value string, end int) {
 	text := s.text
 	ascii, simple := true, true
