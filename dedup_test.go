@@ -379,7 +379,7 @@ func TestMemoryDeduplicatorConcurrently(t *testing.T) {
 
 // What the doc comment of MemoryDeduplicator says that a key takes, and a tenth more for the steps in which memory
 // grows.
-const bytesPerKey = 120 + 12
+const bytesPerKey = 50 + 5
 
 // TestMemoryDeduplicatorMemory sends ten times as many keys through a store as it keeps.
 func TestMemoryDeduplicatorMemory(t *testing.T) {
