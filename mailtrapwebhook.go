@@ -657,12 +657,13 @@ func (x *exchange) deliveryKeys(keys []string) []string {
 	for _, key := range keys {
 		count[key]++
 	}
+	allDiffer := len(count) == len(keys)
 	bodyDigest := sync.OnceValue(func() string { return digest("-", "body", "", string(x.delivery.Body)) })
 	for i, key := range keys {
 		if key == "" {
 			continue
 		}
-		if count[key] > 1 || !ofKindWithIDs(key) {
+		if !allDiffer && count[key] > 1 || !ofKindWithIDs(key) {
 			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
 		if x.scope != "" {
@@ -854,7 +855,7 @@ func (x *exchange) reserve() error {
 	if x.ctx.Err() != nil {
 		return refuse(http.StatusServiceUnavailable, errNoTime)
 	}
-	if keys := nonEmpty(d.Keys); h.Dedup != nil && len(keys) > 0 {
+	if keys := nonEmpty(slices.Clone(d.Keys)); h.Dedup != nil && len(keys) > 0 {
 		lease := h.timeout() + leaseSlack
 		x.leased = time.Now().Add(lease)
 		var reservations []Reservation
@@ -933,7 +934,7 @@ func (x *exchange) key(i int) string {
 // keepNew drops the events from the delivery that are not reserved.
 func (x *exchange) keepNew(reservations []Reservation) error {
 	d := x.delivery
-	events, keys := make([]Event, 0, len(d.Events)), make([]string, 0, len(d.Keys))
+	events, keys := d.Events[:0], d.Keys[:0]
 	unanswered := false
 	for i, ev := range d.Events {
 		reservation := Reserved
@@ -961,13 +962,14 @@ func (x *exchange) keepNew(reservations []Reservation) error {
 	return nil
 }
 
+// nonEmpty drops from keys, which it writes to, the empty ones.
 func nonEmpty(keys []string) []string {
-	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
+	return slices.DeleteFunc(keys, func(key string) bool { return key == "" })
 }
 
 // commit tells the store what became of the events, except those whose callbacks still run.
 func (x *exchange) commit() error {
-	var done, undone []string
+	done, undone := make([]string, 0, len(x.keys)), []string(nil)
 	for i, key := range x.keys {
 		switch x.results[i] {
 		case handled, dropped:
