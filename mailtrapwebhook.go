@@ -49,7 +49,6 @@
 package mailtrapwebhook
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -424,6 +423,7 @@ type exchange struct {
 	charged   int64        // bytes of the in-flight budget
 	users     atomic.Int32 // of the body: this request and the callbacks that have been abandoned
 
+	body     string // of which the events are parts
 	delivery *Delivery
 	events   []Event  // those of the delivery that are new; the callback may do with delivery what it likes
 	raws     []string // of events
@@ -567,29 +567,38 @@ func (x *exchange) takeSignature() (err error) {
 }
 
 func (x *exchange) verify() error {
-	parts := x.bodyParts()
-	secret, err := match(x.signature, x.verifier.current(), parts...)
+	secret, err := match(x.signature, x.verifier.current(), x.bodyParts()...)
 	if err != nil {
 		return refuse(refusal(err), err)
 	}
 	x.delivery = &Delivery{
-		Body:       bytes.Join(parts, nil),
 		Secret:     secret,
 		ReceivedAt: x.started,
 		Request:    x.r.WithContext(x.ctx),
 	}
 	x.delivery.Request.Body = http.NoBody
-	x.dropChunks()
 	return nil
 }
 
 func (x *exchange) decode() error {
 	d, h := x.delivery, x.h
-	decoder := decoderOf(d.Body)
+	handedOn := h.OnDelivery != nil || h.OnMalformed != nil
+	body := &d.Body
+	if !handedOn { // nobody gets it, and events are parts of a copy
+		body = bodies.Get().(*[]byte)
+		defer bodies.Put(body)
+	}
+	*body = slices.Grow((*body)[:0], x.report.BodyBytes)
+	for _, part := range x.bodyParts() {
+		*body = append(*body, part...)
+	}
+	x.dropChunks()
+	decoder := decoderOf(*body)
+	x.body = decoder.text
 	var keys []string
 	var err error
 	// Keys take time, a SHA-256 for each, and are made ahead only for who gets them.
-	d.Events, keys, err = decoder.all(h.maxEvents(), h.Dedup != nil || h.OnDelivery != nil || h.OnMalformed != nil)
+	d.Events, keys, err = decoder.all(h.maxEvents(), h.Dedup != nil || handedOn)
 	d.Format = decoder.format
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)
@@ -658,7 +667,7 @@ func (x *exchange) deliveryKeys(keys []string) []string {
 		count[key]++
 	}
 	allDiffer := len(count) == len(keys)
-	bodyDigest := sync.OnceValue(func() string { return digest("-", "body", "", string(x.delivery.Body)) })
+	bodyDigest := sync.OnceValue(func() string { return digest("-", "body", "", x.body) })
 	for i, key := range keys {
 		if key == "" {
 			continue
@@ -681,6 +690,9 @@ func (x *exchange) deliveryKeys(keys []string) []string {
 const chunkSize = 64 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// Bodies that have been verified, each in one piece: those that are not handed on.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // readBody reads the body into memory that grows as bytes arrive, never ahead of them on the word of a header, and that
 // is charged to the in-flight budget before it is taken.
