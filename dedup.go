@@ -126,13 +126,13 @@ type MemoryDeduplicator struct {
 	mu    sync.Mutex
 	start time.Time // of the first use, from which the marks count
 	seeds [2]maphash.Seed
-	slabs []*[slabSize]mark // what the slots are in, so that none is ever moved
-	made  slot              // slots, those that are free among them
-	free  slot              // the first of those, which are linked by next; noSlot if there is none
-	keys  int               // that have a slot
-	kept  int               // of them, in handledList
+	slabs []*slab
+	made  slot // slots, those that are free among them
+	free  slot // the first of those, which are linked by next; noSlot if there is none
+	keys  int  // that have a slot
+	kept  int  // of them, in handledList
 
-	buckets []slot // the first slot in each, the others being linked by chain; noSlot if there is none
+	buckets int // see below
 }
 
 // A fingerprint stands for a key. Among a million keys two have the same with a chance of less than one in 10^26; that nobody can
@@ -151,6 +151,13 @@ type mark struct {
 
 // A slot is the number of the place that a mark is in.
 type slot uint32
+
+// A slab has places for marks and for twice as many buckets. There is another when these are full, so that nothing that
+// is there ever has to be moved.
+type slab struct {
+	marks   [slabSize]mark
+	buckets [2 * slabSize]slot // the first in each, the others being linked by chain; noSlot if there is none
+}
 
 const (
 	leaseList   slot        = iota // head of the list of what is reserved, or was and has not been swept
@@ -240,7 +247,7 @@ func (d *MemoryDeduplicator) lock(ctx context.Context) (now time.Duration, err e
 		d.mu.Unlock()
 		return 0, err
 	}
-	if d.buckets == nil {
+	if d.slabs == nil {
 		d.init()
 	}
 	return time.Since(d.start), nil
@@ -262,8 +269,7 @@ func (d *MemoryDeduplicator) init() {
 
 // clear makes d empty.
 func (d *MemoryDeduplicator) clear() {
-	d.slabs, d.made, d.free = nil, 0, noSlot
-	d.buckets = []slot{noSlot}
+	d.slabs, d.made, d.free, d.buckets = nil, 0, noSlot, 1
 	for _, list := range []slot{leaseList, handledList} {
 		d.takeSlot()
 		d.mark(list).prev, d.mark(list).next = list, list
@@ -321,7 +327,7 @@ func (d *MemoryDeduplicator) fingerprint(key string) fingerprint {
 	return fingerprint{maphash.String(d.seeds[0], key), maphash.String(d.seeds[1], key)}
 }
 
-func (d *MemoryDeduplicator) mark(at slot) *mark { return &d.slabs[at/slabSize][at%slabSize] }
+func (d *MemoryDeduplicator) mark(at slot) *mark { return &d.slabs[at/slabSize].marks[at%slabSize] }
 
 func (d *MemoryDeduplicator) takeSlot() slot {
 	if at := d.free; at != noSlot {
@@ -329,7 +335,7 @@ func (d *MemoryDeduplicator) takeSlot() slot {
 		return at
 	}
 	if d.made%slabSize == 0 {
-		d.slabs = append(d.slabs, new([slabSize]mark))
+		d.slabs = append(d.slabs, new(slab))
 	}
 	d.made++
 	return d.made - 1
@@ -361,20 +367,25 @@ func (d *MemoryDeduplicator) link(at slot) {
 // one takes over stands in one other, so that no call has to move all keys at once. (A map from fingerprints to slots
 // would be shorter. It takes twice the memory, and a third more time.)
 
-// bucket returns the number of the bucket for a key: the lowest bits of the key, as many as there are in the highest
-// number, or one fewer where that would be a bucket that is still to be made.
-func (d *MemoryDeduplicator) bucket(key fingerprint) uint64 {
-	last := uint64(len(d.buckets) - 1)
+// bucketOf returns the first slot in the bucket of a key. Its number is the lowest bits of the key: as many as there are in
+// the highest number, or one fewer where that would be a bucket that is still to be made.
+func (d *MemoryDeduplicator) bucketOf(key fingerprint) (first *slot) {
+	last := uint64(d.buckets - 1)
 	mask := uint64(1)<<bits.Len64(last) - 1
-	if number := key[0] & mask; number <= last {
-		return number
+	number := key[0] & mask
+	if number > last {
+		number &= mask >> 1
 	}
-	return key[0] & (mask >> 1)
+	return d.bucket(number)
+}
+
+func (d *MemoryDeduplicator) bucket(number uint64) (first *slot) {
+	return &d.slabs[number/(2*slabSize)].buckets[number%(2*slabSize)]
 }
 
 // find returns the slot of a key, noSlot if it has none.
 func (d *MemoryDeduplicator) find(key fingerprint) slot {
-	at := d.buckets[d.bucket(key)]
+	at := *d.bucketOf(key)
 	for at != noSlot && d.mark(at).key != key {
 		at = d.mark(at).chain
 	}
@@ -382,18 +393,18 @@ func (d *MemoryDeduplicator) find(key fingerprint) slot {
 }
 
 func (d *MemoryDeduplicator) putIntoBucket(at slot) {
-	for d.keys++; len(d.buckets) < 2*d.keys; {
+	for d.keys++; d.buckets < 2*d.keys; {
 		d.addBucket()
 	}
 	m := d.mark(at)
-	first := &d.buckets[d.bucket(m.key)]
+	first := d.bucketOf(m.key)
 	m.chain, *first = *first, at
 }
 
 func (d *MemoryDeduplicator) takeOutOfBucket(at slot) {
 	d.keys--
 	m := d.mark(at)
-	link := &d.buckets[d.bucket(m.key)]
+	link := d.bucketOf(m.key)
 	for *link != at {
 		link = &d.mark(*link).chain
 	}
@@ -403,17 +414,18 @@ func (d *MemoryDeduplicator) takeOutOfBucket(at slot) {
 // addBucket adds a bucket and moves there what now belongs there, which stands in the bucket of the same number but for
 // the highest bit.
 func (d *MemoryDeduplicator) addBucket() {
-	added := uint64(len(d.buckets))
-	d.buckets = append(d.buckets, noSlot)
-	link := &d.buckets[added-1<<(bits.Len64(added)-1)]
+	number := uint64(d.buckets)
+	d.buckets++
+	added := d.bucket(number)
+	link := d.bucket(number - 1<<(bits.Len64(number)-1))
 	for *link != noSlot {
 		at := *link
 		m := d.mark(at)
-		if d.bucket(m.key) != added {
+		if d.bucketOf(m.key) != added {
 			link = &m.chain
 			continue
 		}
 		*link = m.chain
-		m.chain, d.buckets[added] = d.buckets[added], at
+		m.chain, *added = *added, at
 	}
 }
