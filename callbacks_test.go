@@ -631,6 +631,33 @@ func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
 	}
 }
 
+// A Body that a callback got is its own, whatever comes afterwards.
+func TestBodyStaysAsItWas(t *testing.T) {
+	var got, want []string
+	var kept [][]byte
+	keep := func(d *mw.Delivery) error {
+		kept = append(kept, d.Body)
+		return nil
+	}
+	onDelivery := newHookRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { return keep(d) }})
+	onMalformed := newHookRig(t, &mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { return keep(d) }})
+	onEvent := newHookRig(t, &mw.Handler{})
+	for i := range 50 {
+		id := fmt.Sprint(i)
+		whole, broken := hookPadded(id, 2000), append(hookPadded(id, 1999), '!')
+		require.Equal(t, 200, onDelivery.direct(whole).Status)
+		require.Equal(t, 200, onMalformed.direct(broken).Status)
+		for range 3 {
+			require.Equal(t, 200, onEvent.direct(hookPadded("later", 2000)).Status)
+		}
+		want = append(want, string(whole), string(broken))
+	}
+	for _, body := range kept {
+		got = append(got, string(body))
+	}
+	require.Equal(t, want, got)
+}
+
 func TestOnDeliveryOverruns(t *testing.T) {
 	for want, result := range map[string]error{"Commit": nil, "Release": errHook} {
 		t.Run(want, func(t *testing.T) {

@@ -586,7 +586,11 @@ func (x *exchange) decode() error {
 	body := &d.Body
 	if !handedOn { // nobody gets it, and events are parts of a copy
 		body = bodies.Get().(*[]byte)
-		defer bodies.Put(body)
+		defer func() {
+			if cap(*body) <= maxReusedBody {
+				bodies.Put(body)
+			}
+		}()
 	}
 	*body = slices.Grow((*body)[:0], x.report.BodyBytes)
 	for _, part := range x.bodyParts() {
@@ -691,8 +695,11 @@ const chunkSize = 64 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// Bodies that have been verified, each in one piece: those that are not handed on.
+// Bodies that have been verified, each in one piece: those that are not handed on. The 500 events that Mailtrap sends at
+// most are far below maxReusedBody, and a larger one's memory would stay for long.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxReusedBody = 1 << 20
 
 // readBody reads the body into memory that grows as bytes arrive, never ahead of them on the word of a header, and that
 // is charged to the in-flight budget before it is taken.
@@ -946,7 +953,7 @@ func (x *exchange) key(i int) string {
 // keepNew drops the events from the delivery that are not reserved.
 func (x *exchange) keepNew(reservations []Reservation) error {
 	d := x.delivery
-	events, keys := d.Events[:0], d.Keys[:0]
+	events, keys := make([]Event, 0, len(d.Events)), make([]string, 0, len(d.Keys))
 	unanswered := false
 	for i, ev := range d.Events {
 		reservation := Reserved

@@ -799,3 +799,28 @@ func TestOverloadRefusesTheExcess(t *testing.T) {
 		})
 	}
 }
+
+// The memory that a large body took is not kept by the small ones that come after it.
+func TestLargeBodiesAreNotKept(t *testing.T) {
+	const size = 8 << 20
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // since pools are kept by processor
+	rig := newHookRig(t, &mw.Handler{OnEvent: eventReturning(nil)}) // which keeps no event
+	large, small := hookPadded("a", size), hookBody("b")
+	heap := func() int64 {
+		runtime.GC() // one only, since what a pool has goes with the second unless it has been used in between
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	post := func(body []byte) { require.Equal(t, 200, rig.direct(body).Status) }
+	post(small)
+	heap()
+	before := heap()
+	post(large)
+	for range 3 {
+		heap()
+		post(small)
+	}
+	require.Less(t, heap()-before, int64(size/2))
+	runtime.KeepAlive(large)
+}
