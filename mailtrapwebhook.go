@@ -696,7 +696,7 @@ const chunkSize = 64 << 10
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // Bodies that have been verified, each in one piece: those that are not handed on. The 500 events that Mailtrap sends at
-// most are far below maxReusedBody, and a larger one's memory would stay for long.
+// most take far less than maxReusedBody; the memory of larger ones would stay for long.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 const maxReusedBody = 1 << 20
