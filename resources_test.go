@@ -803,7 +803,7 @@ func TestOverloadRefusesTheExcess(t *testing.T) {
 // The memory that a large body took is not kept by the small ones that come after it.
 func TestLargeBodiesAreNotKept(t *testing.T) {
 	const size = 8 << 20
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // since pools are kept by processor
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))                 // since pools are kept by processor
 	rig := newHookRig(t, &mw.Handler{OnEvent: eventReturning(nil)}) // which keeps no event
 	large, small := hookPadded("a", size), hookBody("b")
 	heap := func() int64 {
