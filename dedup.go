@@ -132,7 +132,7 @@ type MemoryDeduplicator struct {
 	keys  int  // that have a slot
 	kept  int  // of them, in handledList
 
-	buckets int // see below
+	buckets int // that have been made, in the slabs
 }
 
 // A fingerprint stands for a key. Among a million keys two have the same with a chance of less than one in 10^26; that nobody can
