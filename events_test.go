@@ -644,16 +644,38 @@ func TestEnvelopesOnLinesOfAStreamHaveRoomForChanges(t *testing.T) {
 	}
 }
 
+// An event that is looked at twice is charged once, one that turns out to be none not at all, and all others, wherever they
+// stand.
 func TestChangesAreChargedOnce(t *testing.T) {
-	var attributes strings.Builder
-	for i := range 50_000 { // of which there is room for 80,000
-		fmt.Fprintf(&attributes, `"%d":{},`, i)
+	sized := func(attributes int) string { // there is room for 80,000
+		var changes strings.Builder
+		for i := range attributes {
+			fmt.Fprintf(&changes, `"%d":{},`, i)
+		}
+		return `{"event":"activity_log.x","changes":{` + changes.String() + `"z":{}}}`
 	}
-	for _, begin := range []string{"{", "{\n"} {
-		events, err := mailtrapwebhook.Parse([]byte(begin + `"event":"activity_log.x","changes":{` + attributes.String() + `"z":{}}}`))
-		require.NoError(t, err)
-		require.Len(t, events, 1)
-		require.IsType(t, &mailtrapwebhook.ActivityLogWebhookEvent{}, events[0])
+	large, event := sized(50_000), sized(30_000)
+	for name, test := range map[string]struct {
+		body string
+		want []bool // whether each event can be read
+	}{
+		"alone":                 {large, []bool{true}},
+		"alone, on two lines":   {"{\n" + large[1:], []bool{true}},
+		"a line that is broken": {opened + "\n" + large + "x\n" + large, []bool{true, false, true}},
+		"elements":              {"[" + event + "," + event + "," + event + "]", []bool{true, true, false}},
+		"lines":                 {strings.Repeat(event+"\n", 3), []bool{true, true, false}},
+		"envelopes on lines":    {strings.Repeat(`{"events":[`+event+"]}\n", 3), []bool{true, true, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events, err := mailtrapwebhook.Parse([]byte(test.body))
+			require.NoError(t, err)
+			got := []bool{}
+			for _, ev := range events {
+				_, unknown := ev.(*mailtrapwebhook.UnknownEvent)
+				got = append(got, !unknown)
+			}
+			require.Equal(t, test.want, got)
+		})
 	}
 }
 
