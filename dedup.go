@@ -127,17 +127,16 @@ type MemoryDeduplicator struct {
 	start time.Time // of the first use, from which the marks count
 	seeds [2]maphash.Seed
 	slabs []*slab
-	made  slot // slots, those that are free among them
-	free  slot // the first of those, which are linked by next; noSlot if there is none
-	keys  int  // that have a slot
-	kept  int  // of them, in handledList
+	made  slot // slots of the slabs that are in use or free
+	free  slot // the first of the free ones, which are linked by next; noSlot if there is none
+	kept  int  // slots in handledList
 
-	buckets int // that have been made, in the slabs
+	buckets int // of the slabs that are in use: two for each slot made
 }
 
-// A fingerprint stands for a key. Among a million keys two have the same with a chance of less than one in 10^26; that nobody can
-// make it so is not maphash's to promise, but the keys of [Handler] are digests, which nobody can choose. Without a pointer
-// and of one size, it takes less time and memory than the key, and none of the garbage collector's time.
+// A fingerprint stands for a key. Among a million keys two have the same with a chance of less than one in 10^26; that
+// nobody can make it so is not maphash's to promise, but the keys of [Handler] are digests, which nobody can choose.
+// Without a pointer and of one size, it takes less time and memory than the key, and none of the garbage collector's time.
 type fingerprint [2]uint64
 
 // A mark says of a key that it is handled or leased, and until when. It is in one of two circular lists.
@@ -318,7 +317,7 @@ func (d *MemoryDeduplicator) remove(at slot) {
 	d.unlink(at)
 	d.takeOutOfBucket(at)
 	d.mark(at).next, d.free = d.free, at
-	if d.keys == 0 && d.made > spareSlots {
+	if d.made > spareSlots && d.mark(leaseList).next == leaseList && d.mark(handledList).next == handledList {
 		d.clear()
 	}
 }
@@ -363,9 +362,9 @@ func (d *MemoryDeduplicator) link(at slot) {
 
 // # Buckets
 //
-// The slot of a key is found by linear hashing. There are two buckets for each key, made as the keys come, and what a new
-// one takes over stands in one other, so that no call has to move all keys at once. (A map from fingerprints to slots
-// would be shorter. It takes twice the memory, and a third more time.)
+// The slot of a key is found by linear hashing. Buckets are made along with the slots, and what a new one takes over stands
+// in one other, so that no call has to move all keys at once. (A map from fingerprints to slots would be shorter, and take
+// more memory and time.)
 
 // bucketOf returns the first slot in the bucket of a key. Its number is the lowest bits of the key: as many as there are in
 // the highest number, or one fewer where that would be a bucket that is still to be made.
@@ -393,7 +392,7 @@ func (d *MemoryDeduplicator) find(key fingerprint) slot {
 }
 
 func (d *MemoryDeduplicator) putIntoBucket(at slot) {
-	for d.keys++; d.buckets < 2*d.keys; {
+	for d.buckets < 2*int(d.made) {
 		d.addBucket()
 	}
 	m := d.mark(at)
@@ -402,7 +401,6 @@ func (d *MemoryDeduplicator) putIntoBucket(at slot) {
 }
 
 func (d *MemoryDeduplicator) takeOutOfBucket(at slot) {
-	d.keys--
 	m := d.mark(at)
 	link := d.bucketOf(m.key)
 	for *link != at {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -423,6 +424,29 @@ func TestMemoryDeduplicatorForgets(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One key of many that goes takes no other with it, whether they are reserved or handled.
+func TestMemoryDeduplicatorRemovesNoOther(t *testing.T) {
+	const n = 10_000
+	keys := distinctKeys(0, n)
+	reserve := func(d *mw.MemoryDeduplicator, others mw.Reservation) {
+		got, err := d.Reserve(t.Context(), keys, time.Hour)
+		require.NoError(t, err)
+		require.Equal(t, append([]mw.Reservation{reserved}, slices.Repeat([]mw.Reservation{others}, n-1)...), got)
+	}
+	t.Run("released", func(t *testing.T) {
+		d := mw.NewMemoryDeduplicator(0, 0)
+		reserve(d, reserved)
+		require.NoError(t, d.Release(t.Context(), keys[:1]))
+		reserve(d, held)
+	})
+	t.Run("evicted", func(t *testing.T) {
+		d := mw.NewMemoryDeduplicator(0, n)
+		require.NoError(t, d.Commit(t.Context(), keys))
+		require.NoError(t, d.Commit(t.Context(), distinctKeys(n, 1)))
+		reserve(d, handled)
+	})
 }
 
 // What many keys took is given back when they are gone, and the store works as before.

@@ -489,7 +489,7 @@ func (d *Decoder) lineEvent(start, end int) Event {
 	room := d.room
 	ev, stop := d.object(d.text[:end], start, 0, !d.isSub)
 	if ev != nil {
-		if stop == end || strings.Trim(d.text[stop:end], lineBlanks) == "" {
+		if strings.Trim(d.text[stop:end], lineBlanks) == "" {
 			return ev
 		}
 		d.room = room // since it is no event, for what is behind it

@@ -583,21 +583,13 @@ func (x *exchange) verify() error {
 func (x *exchange) decode() error {
 	d, h := x.delivery, x.h
 	handedOn := h.OnDelivery != nil || h.OnMalformed != nil
-	body := &d.Body
+	whole := &d.Body
 	if !handedOn { // nobody gets it, and events are parts of a copy
-		body = bodies.Get().(*[]byte)
-		defer func() {
-			if cap(*body) <= maxReusedBody {
-				bodies.Put(body)
-			}
-		}()
+		whole = bodies.Get().(*[]byte)
+		defer putBody(whole)
 	}
-	*body = slices.Grow((*body)[:0], x.report.BodyBytes)
-	for _, part := range x.bodyParts() {
-		*body = append(*body, part...)
-	}
-	x.dropChunks()
-	decoder := decoderOf(*body)
+	x.joinChunks(whole)
+	decoder := decoderOf(*whole)
 	x.body = decoder.text
 	var keys []string
 	var err error
@@ -670,13 +662,12 @@ func (x *exchange) deliveryKeys(keys []string) []string {
 	for _, key := range keys {
 		count[key]++
 	}
-	allDiffer := len(count) == len(keys)
 	bodyDigest := sync.OnceValue(func() string { return digest("-", "body", "", x.body) })
 	for i, key := range keys {
 		if key == "" {
 			continue
 		}
-		if !allDiffer && count[key] > 1 || !ofKindWithIDs(key) {
+		if count[key] > 1 || !ofKindWithIDs(key) {
 			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
 		if x.scope != "" {
@@ -695,11 +686,18 @@ const chunkSize = 64 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// Bodies that have been verified, each in one piece: those that are not handed on. The 500 events that Mailtrap sends at
-// most take far less than maxReusedBody; the memory of larger ones would stay for long.
+// Bodies that have been verified, each in one piece: those that are not handed on.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
+// maxReusedBody is far more than the 500 events take that Mailtrap sends at most. The memory of a larger body would stay for
+// as long as small ones use it.
 const maxReusedBody = 1 << 20
+
+func putBody(body *[]byte) {
+	if cap(*body) <= maxReusedBody {
+		bodies.Put(body)
+	}
+}
 
 // readBody reads the body into memory that grows as bytes arrive, never ahead of them on the word of a header, and that
 // is charged to the in-flight budget before it is taken.
@@ -774,6 +772,15 @@ func (x *exchange) bodyParts() (parts [][]byte) {
 		left -= n
 	}
 	return parts
+}
+
+// joinChunks makes what has been read of the body one piece, in the memory of whole if that is enough, and drops the chunks.
+func (x *exchange) joinChunks(whole *[]byte) {
+	*whole = slices.Grow((*whole)[:0], x.report.BodyBytes)
+	for _, part := range x.bodyParts() {
+		*whole = append(*whole, part...)
+	}
+	x.dropChunks()
 }
 
 // dropChunks gives the memory that the body was read into to other requests.
@@ -874,7 +881,7 @@ func (x *exchange) reserve() error {
 	if x.ctx.Err() != nil {
 		return refuse(http.StatusServiceUnavailable, errNoTime)
 	}
-	if keys := nonEmpty(slices.Clone(d.Keys)); h.Dedup != nil && len(keys) > 0 {
+	if keys := nonEmpty(d.Keys); h.Dedup != nil && len(keys) > 0 {
 		lease := h.timeout() + leaseSlack
 		x.leased = time.Now().Add(lease)
 		var reservations []Reservation
@@ -981,14 +988,13 @@ func (x *exchange) keepNew(reservations []Reservation) error {
 	return nil
 }
 
-// nonEmpty drops from keys, which it writes to, the empty ones.
 func nonEmpty(keys []string) []string {
-	return slices.DeleteFunc(keys, func(key string) bool { return key == "" })
+	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 }
 
 // commit tells the store what became of the events, except those whose callbacks still run.
 func (x *exchange) commit() error {
-	done, undone := make([]string, 0, len(x.keys)), []string(nil)
+	var done, undone []string
 	for i, key := range x.keys {
 		switch x.results[i] {
 		case handled, dropped:

@@ -119,11 +119,11 @@ func (s *Scanner) String() (value string) {
 	return value
 }
 
-// quoted returns what the string at index i means, and the index of its end: stored, the next step would have to wait
-// until it is loaded again.
+// quoted returns what the string at index i means, and the index of its end. (If it stored that, the next step would have
+// to wait for it to be loaded again.)
 func (s *Scanner) quoted(i int) (value string, end int) {
 	text, start := s.text, i+1
-	for i = start; i+8 <= len(text); i += 8 { // plainEnd, without the call that most strings need not pay
+	for i = start; i+8 <= len(text); i += 8 { // plainEnd written out, which spares most strings a call
 		if stop := special(load(text[i : i+8])); stop != 0 {
 			if i += bits.TrailingZeros64(stop) / 8; text[i] == '"' {
 				return text[start:i], i + 1
