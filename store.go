@@ -1,0 +1,86 @@
+package mailtrapwebhook
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// storeCalls makes the calls of a store for one delivery, each within a time
+// limit. An error of a store changes nothing of what is answered once the
+// callbacks have run: their work is done.
+type storeCalls struct {
+	dedup Deduplicator // nil: no de-duplication
+	log   requestLog
+
+	mu       sync.Mutex // held by whoever calls commit or release
+	answerBy time.Time  // when the answer is due; zero when it has been given
+	lease    time.Time  // when the reservations end
+}
+
+// reserve returns nothing without a store, and else one answer for each key.
+func (s *storeCalls) reserve(ctx context.Context, keys []string, lease time.Duration) ([]Reservation, error) {
+	if s.dedup == nil || len(keys) == 0 {
+		return nil, nil
+	}
+	s.lease = time.Now().Add(lease)
+	var answers []Reservation // read only after the call has returned
+	err := inTime(ctx, func(ctx context.Context) (err error) {
+		answers, err = s.dedup.Reserve(ctx, keys, lease)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(answers) != len(keys) {
+		return nil, fmt.Errorf("Reserve returned %d reservations for %d keys: let it return one for each key",
+			len(answers), len(keys))
+	}
+	return answers, nil
+}
+
+// commit reports whether the store has marked the keys.
+func (s *storeCalls) commit(keys []string) bool {
+	return s.call("Commit", func(ctx context.Context) error { return s.dedup.Commit(ctx, keys) })
+}
+
+// release frees the keys unless their lease has ended. After that another
+// delivery may own them.
+func (s *storeCalls) release(keys []string) {
+	if !time.Now().Before(s.lease) {
+		return
+	}
+	s.call("Release", func(ctx context.Context) error {
+		ctx, cancel := context.WithDeadline(ctx, s.lease)
+		defer cancel()
+		return s.dedup.Release(ctx, keys)
+	})
+}
+
+func (s *storeCalls) call(method string, f func(context.Context) error) bool {
+	if s.dedup == nil {
+		return true
+	}
+	timeout := storeTimeout
+	if left := time.Until(s.answerBy); left > 0 {
+		timeout = min(timeout, left/2) // the other half is for the call after this one
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.log.ctx), timeout)
+	defer cancel()
+	err := inTime(ctx, f)
+	if err != nil {
+		s.log.panicked(err)
+		s.log.line(slog.LevelError, "Dedup failed, so that events may be handled again: see to the store",
+			"call", method, "err", textOf(err))
+	}
+	return err == nil
+}
+
+// answered lifts the limit that the answer sets to the calls.
+func (s *storeCalls) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answerBy = time.Time{}
+}
