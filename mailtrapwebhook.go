@@ -9,7 +9,7 @@
 //	}
 //	http.Handle("/webhooks/mailtrap", &mailtrapwebhook.Handler{
 //		Verifier: verifier,
-//		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+//		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
 //		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
 //			switch ev := ev.(type) {
 //			case *mailtrapwebhook.SendingWebhookEvent:
