@@ -267,7 +267,7 @@ func BenchmarkEndToEnd(b *testing.B) {
 		handler http.Handler
 	}{
 		{"Handler", &mw.Handler{Verifier: verifier, OnEvent: count}},
-		{"Handler with Dedup", &mw.Handler{Verifier: verifier, OnEvent: count, Dedup: mw.NewMemoryDeduplicator(time.Nanosecond, 0)}},
+		{"Handler with Dedup", &mw.Handler{Verifier: verifier, OnEvent: count, Dedup: &mw.MemoryDeduplicator{Retention: time.Nanosecond}}},
 		{"read and verify only", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := verifier.VerifyRequest(r); err != nil {
 				w.WriteHeader(http.StatusBadRequest)

@@ -769,7 +769,7 @@ func TestRetriesAreRecognised(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)}).serve()
+			rig := newHookRig(t, &mw.Handler{Dedup: new(mw.MemoryDeduplicator)}).serve()
 			for i, body := range test.bodies {
 				before := len(rig.handled())
 				require.Equal(t, 200, rig.post(body).Status)
@@ -790,7 +790,7 @@ func TestWithoutDedupRetriesAreHandledAgain(t *testing.T) {
 
 func TestRetryHandlesWhatFailed(t *testing.T) {
 	failing := true
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)})
+	rig := newHookRig(t, &mw.Handler{Dedup: new(mw.MemoryDeduplicator)})
 	rig.h.OnEvent = func(_ context.Context, ev mw.Event) error {
 		rig.saw(ev)
 		if failing && (hookID(ev) == "b" || hookID(ev) == "d") {
@@ -809,7 +809,7 @@ func TestRetryHandlesWhatFailed(t *testing.T) {
 }
 
 func TestHeldEvents(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)})
+	rig := newHookRig(t, &mw.Handler{Dedup: new(mw.MemoryDeduplicator)})
 	free := rig.hog(300)
 	require.Equal(t, 503, rig.post(hookBody("a", "hog", "b")).Status)
 	require.Equal(t, []string{"a", "b"}, rig.handled(), "the others are done")
@@ -822,7 +822,7 @@ func TestHeldEvents(t *testing.T) {
 }
 
 func TestFailureBeatsHeld(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: eventReturning(errHook)})
+	rig := newHookRig(t, &mw.Handler{Dedup: new(mw.MemoryDeduplicator), OnEvent: eventReturning(errHook)})
 	free := rig.hog(300)
 	defer free()
 	require.Equal(t, 500, rig.post(hookBody("a", "hog")).Status)
@@ -1050,7 +1050,7 @@ func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leave := make(chan struct{})
 		var calls atomic.Int32
-		rig := newHookRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: mw.NewMemoryDeduplicator(0, 0),
+		rig := newHookRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: new(mw.MemoryDeduplicator),
 			OnEvent: func(context.Context, mw.Event) error {
 				if calls.Add(1) == 1 {
 					<-leave

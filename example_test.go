@@ -115,7 +115,7 @@ func ExampleDecoder() {
 func ExampleHandler() {
 	handler := &mailtrapwebhook.Handler{
 		Verifier: mustVerifier(),
-		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
 			switch ev := ev.(type) {
@@ -145,7 +145,7 @@ func ExampleHandler() {
 func ExampleHandler_onDelivery() {
 	handler := &mailtrapwebhook.Handler{
 		Verifier: mustVerifier(),
-		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
 		Logger:   quiet,
 		OnDelivery: func(ctx context.Context, d *mailtrapwebhook.Delivery) error {
 			for i, ev := range d.Events {
@@ -166,7 +166,7 @@ func ExampleMemoryDeduplicator() {
 	broken := true
 	handler := &mailtrapwebhook.Handler{
 		Verifier: mustVerifier(),
-		Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
 			if ev.Name() == "bounce" && broken {

@@ -302,7 +302,7 @@ func (load faultLoad) run(t *testing.T) (violations []string, figures string) {
 		running: make(map[string]int), handled: make(map[string]int), committed: make(map[string]bool),
 		broken: make(map[string]int), faults: make(map[string]int),
 	}
-	store := &faultyStore{inner: mw.NewMemoryDeduplicator(0, 0), faults: make(map[string]int)}
+	store := &faultyStore{inner: new(mw.MemoryDeduplicator), faults: make(map[string]int)}
 	store.calm.Store(load.calm)
 	var used mw.Deduplicator = store
 	if load.wrong != nil {

@@ -342,7 +342,7 @@ type forgeryRig struct {
 
 func newForgeryRig(t testing.TB) *forgeryRig {
 	rig := &forgeryRig{verifier: hookVerifier(t, otherSecret[1:], hookSecret)}
-	rig.store.Deduplicator = mw.NewMemoryDeduplicator(0, 0)
+	rig.store.Deduplicator = new(mw.MemoryDeduplicator)
 	call := func() error {
 		rig.called.Add(1)
 		return nil

@@ -163,7 +163,7 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		want  int
 	}{
 		{"handled", &mw.Handler{}, canaryBody, nil, 200},
-		{"handled, with a store", &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)}, canaryBody, nil, 200},
+		{"handled, with a store", &mw.Handler{Dedup: new(mw.MemoryDeduplicator)}, canaryBody, nil, 200},
 		{"dropped", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errHook))}, canaryBody, nil, 200},
 		{"given up", &mw.Handler{OnEvent: eventReturning(errHook), GiveUpAfter: time.Nanosecond}, canaryBody, nil, 500},
 		{"dropped delivery", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errHook))}, canaryBody, nil, 200},
@@ -340,7 +340,7 @@ func TestHandlerUnderLoad(t *testing.T) {
 		return nil
 	}
 	rig := newHookRig(t, &mw.Handler{
-		Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: onEvent,
+		Dedup: new(mw.MemoryDeduplicator), OnEvent: onEvent,
 		EventTimeout: 20 * time.Millisecond, Timeout: 10 * time.Second, Concurrency: 4, MaxBodyBytes: 1 << 20, MaxInFlightBytes: 1 << 20,
 	}).serve()
 

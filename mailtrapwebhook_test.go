@@ -587,7 +587,7 @@ func TestHandlerSetUpErrors(t *testing.T) {
 		{"MaxBodyBytes over the default MaxInFlightBytes",
 			&mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxBodyBytes: 64<<20 + 1},
 			[]string{"MaxInFlightBytes", "MaxBodyBytes"}},
-		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: mw.NewMemoryDeduplicator(0, 0)},
+		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: new(mw.MemoryDeduplicator)},
 			[]string{"Scope", "VerifierFor"}},
 	}
 	for _, test := range tests {
@@ -1161,7 +1161,7 @@ func TestHandlerProtocols(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: func(_ context.Context, ev mw.Event) error {
+	rig := newHookRig(t, &mw.Handler{Dedup: new(mw.MemoryDeduplicator), OnEvent: func(_ context.Context, ev mw.Event) error {
 		switch hookID(ev) {
 		case "fails":
 			return errHook
@@ -1221,7 +1221,7 @@ func TestHandlerSecrets(t *testing.T) {
 func TestEmptyScopeIsRefused(t *testing.T) {
 	rig := newHookRig(t, &mw.Handler{
 		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return hookVerifier(t, hookSecret), nil },
-		Dedup:       mw.NewMemoryDeduplicator(0, 0),
+		Dedup:       new(mw.MemoryDeduplicator),
 		Scope:       func(*http.Request) string { return "" },
 	})
 	require.Equal(t, 500, rig.direct(hookBody("a")).Status)

@@ -114,7 +114,7 @@ func (s retryScenario) simulate(t *testing.T, batches int) (violations []string)
 	synctest.Test(t, func(t *testing.T) {
 		w := &retryWorld{
 			retryScenario: s, began: time.Now(), verifier: hookVerifier(t, retryOldSecret),
-			memory:  mw.NewMemoryDeduplicator(s.retention, 0),
+			memory:  &mw.MemoryDeduplicator{Retention: s.retention},
 			handled: make(map[string]int), after: make(map[string]time.Duration),
 		}
 		w.restart()

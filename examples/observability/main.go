@@ -162,7 +162,7 @@ func newWebhook(
 	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
 		// This one forgets all when the process ends; several processes need a store that they share.
-		Dedup:   mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+		Dedup:   new(mailtrapwebhook.MemoryDeduplicator),
 		OnEvent: watch(m, onEvent),
 		// Before Mailtrap pauses the webhook because of one event that always fails; but in an outage of your own that
 		// lasts longer, all that fails is given up. The alert MailtrapWebhookPauseNear comes an hour earlier, and

@@ -249,7 +249,7 @@ func (r *receiver) handlers(steps []step, verifier *mailtrapwebhook.Verifier) ht
 		if webhooks["/"+s.webhook] == nil {
 			webhooks["/"+s.webhook] = &mailtrapwebhook.Handler{
 				Verifier: verifier,
-				Dedup:    mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+				Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
 				OnEvent:  r.onEvent,
 				Logger:   discard,
 				Observe:  func(_ context.Context, report mailtrapwebhook.Report) { r.reports <- report },

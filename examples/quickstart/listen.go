@@ -33,7 +33,7 @@ func listen(
 		Verifier: verifier,
 		// Mailtrap delivers at least once. Dedup keeps an event that comes again from being handled again. This one
 		// forgets all when the process ends; several processes need a store that they share.
-		Dedup: mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+		Dedup: new(mailtrapwebhook.MemoryDeduplicator),
 		// OnEvent should put the event into a database or a queue, and return nil only when it is safe there: nil tells
 		// Mailtrap that it need not send the event again. An error makes it try again in five minutes; a
 		// mailtrapwebhook.Permanent error says that trying again is of no use.

@@ -1,6 +1,6 @@
 module github.com/mailtrapwebhook/mailtrapwebhook/examples/routers
 
-go 1.25.0
+go 1.26
 
 replace github.com/mailtrapwebhook/mailtrapwebhook => ../..
 

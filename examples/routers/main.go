@@ -95,7 +95,7 @@ func newWebhook(verifier *mailtrapwebhook.Verifier, onEvent callback, logger *sl
 	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
 		// This one forgets all when the process ends; several processes need a store that they share.
-		Dedup:   mailtrapwebhook.NewMemoryDeduplicator(0, 0),
+		Dedup:   new(mailtrapwebhook.MemoryDeduplicator),
 		OnEvent: onEvent,
 		Logger:  logger,
 	}

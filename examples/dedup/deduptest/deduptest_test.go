@@ -11,7 +11,7 @@ import (
 // MemoryDeduplicator passes, as far as a store without a server can, so that what the tests ask for is right.
 func TestMemoryDeduplicator(t *testing.T) {
 	deduptest.Run(t, func(_ *testing.T, retention time.Duration) deduptest.Store {
-		d := mailtrapwebhook.NewMemoryDeduplicator(retention, 0)
+		d := &mailtrapwebhook.MemoryDeduplicator{Retention: retention}
 		return deduptest.Store{
 			Replica: func(*testing.T) (mailtrapwebhook.Deduplicator, func()) { return d, func() {} },
 		}

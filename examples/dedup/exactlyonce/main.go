@@ -121,7 +121,8 @@ func receive(ctx context.Context, address string, getenv func(string) string, st
 		OnDelivery: func(ctx context.Context, d *mailtrapwebhook.Delivery) error {
 			return store(ctx, pool, d)
 		},
-		// No Dedup: it would be a second memory, which a crash can set at odds with the first.
+		// The table is the memory. A crash could set a second one at odds with it.
+		Dedup:  mailtrapwebhook.NoDedup,
 		Logger: slog.New(slog.NewTextHandler(stdout, nil)),
 	}, listener)
 }

@@ -33,7 +33,7 @@ func New(secret string) (*mailtrapwebhook.Handler, error) {
 
 		// Mailtrap sends a delivery again, whole, until it is answered 200, and the instance that gets it then knows
 		// nothing of what this one did. Here goes a store that they share, such as examples/dedup has for PostgreSQL and
-		// Redis. NewMemoryDeduplicator would forget with its instance. Without a store, onEvent must bear repetition.
+		// Redis. A MemoryDeduplicator would forget with its instance. Without a store, onEvent must bear repetition.
 		Dedup: nil,
 
 		// API Gateway waits 29 seconds for a function, and a store may take some of them after the callbacks. The

@@ -219,7 +219,7 @@ func testAnswers(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) 
 
 // The retry comes to another instance, which shares nothing but the store with the first.
 func testRetry(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) Send, request Request) {
-	store := mailtrapwebhook.NewMemoryDeduplicator(0, 0)
+	store := new(mailtrapwebhook.MemoryDeduplicator)
 	for _, want := range [][]string{{"delivery", "open", "click"}, nil} {
 		r := newReceiver(t, store)
 		require.Equal(t, 200, serve(t, r.handler)(t, request).Status, &r.log)
@@ -228,7 +228,7 @@ func testRetry(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) Se
 }
 
 func testFailure(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) Send, request Request) {
-	r := newReceiver(t, mailtrapwebhook.NewMemoryDeduplicator(0, 0))
+	r := newReceiver(t, new(mailtrapwebhook.MemoryDeduplicator))
 	send := serve(t, r.handler)
 
 	r.failFor = "open"
