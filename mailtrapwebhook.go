@@ -53,6 +53,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -589,13 +590,15 @@ func (x *exchange) decode() error {
 		defer putBody(whole)
 	}
 	x.joinChunks(whole)
-	decoder := decoderOf(*whole)
-	x.body = decoder.text
+	x.body = string(*whole)
 	var keys []string
 	var err error
-	// Keys take time, a SHA-256 for each, and are made ahead only for who gets them.
-	d.Events, keys, err = decoder.all(h.maxEvents(), h.Dedup != nil || handedOn)
-	d.Format = decoder.format
+	d.Events, d.Format, err = decode(*whole, h.maxEvents())
+	if h.Dedup != nil || handedOn {
+		for _, ev := range d.Events {
+			keys = append(keys, ev.Key())
+		}
+	}
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)
 	for _, ev := range d.Events {
@@ -662,12 +665,15 @@ func (x *exchange) deliveryKeys(keys []string) []string {
 	for _, key := range keys {
 		count[key]++
 	}
-	bodyDigest := sync.OnceValue(func() string { return digest("-", "body", "", x.body) })
+	bodyDigest := sync.OnceValue(func() string {
+		sum := sha256.Sum256([]byte(x.body))
+		return "-" + hex.EncodeToString(sum[:16])
+	})
 	for i, key := range keys {
 		if key == "" {
 			continue
 		}
-		if count[key] > 1 || !ofKindWithIDs(key) {
+		if count[key] > 1 || strings.Count(key, "/") < 2 {
 			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
 		if x.scope != "" {
@@ -713,7 +719,7 @@ func (x *exchange) readBody() error {
 		return nil
 	}
 	defer x.limitReading()()
-	for empty := 0; empty < maxEmptyReads; empty++ {
+	for empty := 0; empty < 100; empty++ {
 		if len(x.room) == 0 {
 			if err := x.charge(limit); err != nil {
 				return err
@@ -932,7 +938,7 @@ func rawOf(ev Event) string {
 
 // again returns event i as it was before its callback had it.
 func (x *exchange) again(i int) Event {
-	ev, err := parseOne([]byte(x.raws[i]))
+	ev, err := decodeOne([]byte(x.raws[i]))
 	switch {
 	case err != nil:
 		return &UnknownEvent{Raw: x.raws[i], Err: err}
@@ -1114,7 +1120,7 @@ func (x *exchange) judgeError(i int, err error) result {
 	switch {
 	case why != "":
 		x.log(slog.LevelError, "mailtrapwebhook: event dropped: "+why, err,
-			"key", x.key(i), "name", loggableName(x.again(i).Name()))
+			"key", x.key(i), "name", keyName(x.again(i).Name()))
 		return dropped
 	case err == errOverran:
 		return overran
