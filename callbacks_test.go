@@ -19,17 +19,17 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// A hookCall is a call that a store got.
-type hookCall struct {
+// A storeCall is a call that a store got.
+type storeCall struct {
 	Name  string
 	Keys  []string
 	Lease time.Duration
 }
 
-// A hookStore is a store that writes down what it is asked. What has no function of its own goes to a working store.
-type hookStore struct {
+// A recordingStore is a store that writes down what it is asked. What has no function of its own goes to a working store.
+type recordingStore struct {
 	mu      sync.Mutex
-	calls   []hookCall
+	calls   []storeCall
 	ends    []context.Context
 	working mw.MemoryDeduplicator
 
@@ -38,14 +38,14 @@ type hookStore struct {
 	release func(ctx context.Context) error
 }
 
-func (s *hookStore) note(ctx context.Context, name string, keys []string, lease time.Duration) {
+func (s *recordingStore) note(ctx context.Context, name string, keys []string, lease time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls = append(s.calls, hookCall{name, slices.Clone(keys), lease})
+	s.calls = append(s.calls, storeCall{name, slices.Clone(keys), lease})
 	s.ends = append(s.ends, ctx)
 }
 
-func (s *hookStore) Reserve(ctx context.Context, keys []string, lease time.Duration) ([]mw.Reservation, error) {
+func (s *recordingStore) Reserve(ctx context.Context, keys []string, lease time.Duration) ([]mw.Reservation, error) {
 	s.note(ctx, "Reserve", keys, lease)
 	if s.reserve != nil {
 		return s.reserve(ctx, keys)
@@ -53,7 +53,7 @@ func (s *hookStore) Reserve(ctx context.Context, keys []string, lease time.Durat
 	return s.working.Reserve(ctx, keys, lease)
 }
 
-func (s *hookStore) Commit(ctx context.Context, keys []string) error {
+func (s *recordingStore) Commit(ctx context.Context, keys []string) error {
 	s.note(ctx, "Commit", keys, 0)
 	if s.commit != nil {
 		return s.commit(ctx)
@@ -61,7 +61,7 @@ func (s *hookStore) Commit(ctx context.Context, keys []string) error {
 	return s.working.Commit(ctx, keys)
 }
 
-func (s *hookStore) Release(ctx context.Context, keys []string) error {
+func (s *recordingStore) Release(ctx context.Context, keys []string) error {
 	s.note(ctx, "Release", keys, 0)
 	if s.release != nil {
 		return s.release(ctx)
@@ -69,20 +69,20 @@ func (s *hookStore) Release(ctx context.Context, keys []string) error {
 	return s.working.Release(ctx, keys)
 }
 
-func (s *hookStore) called() []hookCall {
+func (s *recordingStore) called() []storeCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.calls)
 }
 
-func (s *hookStore) names() (names []string) {
+func (s *recordingStore) names() (names []string) {
 	for _, call := range s.called() {
 		names = append(names, call.Name)
 	}
 	return names
 }
 
-func (s *hookStore) keysOf(name string) (keys [][]string) {
+func (s *recordingStore) keysOf(name string) (keys [][]string) {
 	for _, call := range s.called() {
 		if call.Name == name {
 			keys = append(keys, call.Keys)
@@ -91,20 +91,20 @@ func (s *hookStore) keysOf(name string) (keys [][]string) {
 	return keys
 }
 
-// hookGate lets callbacks in and says how many are in at a time.
-type hookGate struct {
+// occupancy lets callbacks in and says how many are in at a time.
+type occupancy struct {
 	mu       sync.Mutex
 	in, most int
 }
 
-func (g *hookGate) enter() {
+func (g *occupancy) enter() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.in++
 	g.most = max(g.most, g.in)
 }
 
-func (g *hookGate) leave() {
+func (g *occupancy) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.in--
@@ -118,9 +118,9 @@ func (emptyJoin) Unwrap() []error { return nil }
 // Whatever becomes of one event, the callback sees the others.
 func TestOnEventSeesEveryEvent(t *testing.T) {
 	fates := map[string]func(ctx context.Context) error{
-		"error":     func(context.Context) error { return errHook },
-		"permanent": func(context.Context) error { return mw.Permanent(errHook) },
-		"panic":     func(context.Context) error { panic(errHook) },
+		"error":     func(context.Context) error { return errBoom },
+		"permanent": func(context.Context) error { return mw.Permanent(errBoom) },
+		"panic":     func(context.Context) error { panic(errBoom) },
 		"nil panic": func(context.Context) error { var f func() error; return f() },
 		"goexit":    func(context.Context) error { runtime.Goexit(); return nil },
 		"overrun":   func(context.Context) error { time.Sleep(7 * time.Second); return nil },
@@ -130,16 +130,16 @@ func TestOnEventSeesEveryEvent(t *testing.T) {
 		for _, concurrency := range []int{0, 1, 3, 100} {
 			t.Run(fmt.Sprintf("%s, %d at a time", name, concurrency), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					rig := newHookRig(t, &mw.Handler{Concurrency: concurrency})
+					rig := newRig(t, &mw.Handler{Concurrency: concurrency})
 					rig.h.OnEvent = func(ctx context.Context, ev mw.Event) error {
 						rig.saw(ev)
-						if strings.HasPrefix(hookID(ev), "bad") {
+						if strings.HasPrefix(idOf(ev), "bad") {
 							return fate(ctx)
 						}
 						return nil
 					}
 					ids := []string{"bad1", "a", "bad2", "bad3", "b", "c"}
-					got := rig.direct(hookBody(ids...))
+					got := rig.direct(bodyOf(ids...))
 					if concurrency < 2 {
 						require.Equal(t, ids, rig.handled(), "in order")
 					}
@@ -169,15 +169,15 @@ func TestOnEventConcurrency(t *testing.T) {
 	for concurrency, want := range map[int]int{0: 1, 1: 1, 3: 3, 12: 12, 50: 12} {
 		t.Run(fmt.Sprint(concurrency), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var gate hookGate
-				rig := newHookRig(t, &mw.Handler{Concurrency: concurrency, OnEvent: func(context.Context, mw.Event) error {
+				var gate occupancy
+				rig := newRig(t, &mw.Handler{Concurrency: concurrency, OnEvent: func(context.Context, mw.Event) error {
 					gate.enter()
 					defer gate.leave()
 					time.Sleep(time.Second)
 					return nil
 				}})
 				began := time.Now()
-				require.Equal(t, 200, rig.direct(hookBody(ids...)).Status)
+				require.Equal(t, 200, rig.direct(bodyOf(ids...)).Status)
 				require.Equal(t, want, gate.most)
 				require.Equal(t, time.Duration(len(ids)/want)*time.Second, time.Since(began))
 			})
@@ -209,7 +209,7 @@ func TestCallbackDeadlines(t *testing.T) {
 					time.Sleep(time.Second)
 					return nil
 				}
-				require.Equal(t, 200, newHookRig(t, test.h).direct(hookBody("a", "b")).Status)
+				require.Equal(t, 200, newRig(t, test.h).direct(bodyOf("a", "b")).Status)
 				require.Equal(t, test.want, got)
 			})
 		})
@@ -224,13 +224,13 @@ func TestCallbackDeadlines(t *testing.T) {
 					require.True(t, ok)
 					require.Equal(t, want, deadline.Sub(began))
 				}
-				rig := newHookRig(t, &mw.Handler{
+				rig := newRig(t, &mw.Handler{
 					Timeout:     timeout,
 					OnDelivery:  func(ctx context.Context, _ *mw.Delivery) error { check(ctx); return nil },
 					OnMalformed: func(ctx context.Context, _ *mw.Delivery, _ error) error { check(ctx); return nil },
 				})
-				require.Equal(t, 200, rig.direct(hookBody("a")).Status)
-				require.Equal(t, 200, rig.direct(hookBroken()).Status)
+				require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+				require.Equal(t, 200, rig.direct(brokenBody()).Status)
 				require.Equal(t, 2, calls)
 			})
 		})
@@ -240,12 +240,12 @@ func TestCallbackDeadlines(t *testing.T) {
 func TestCallbackContext(t *testing.T) {
 	type key struct{}
 	run := func(t *testing.T, wantErr error, onEvent func(ctx context.Context) error) (kept context.Context) {
-		rig := newHookRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
 			kept = ctx
 			return onEvent(ctx)
 		}})
 		status := map[bool]int{true: 200, false: 500}[wantErr == nil]
-		answer := rig.direct(hookBody("a"), func(r *http.Request) {
+		answer := rig.direct(bodyOf("a"), func(r *http.Request) {
 			*r = *r.WithContext(context.WithValue(r.Context(), key{}, "of the request"))
 		})
 		require.Equal(t, status, answer.Status)
@@ -291,19 +291,19 @@ func TestCallbackContext(t *testing.T) {
 	}
 	t.Run("has ended when the next callback runs", func(t *testing.T) {
 		var kept context.Context
-		rig := newHookRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
 			if kept != nil {
 				require.Equal(t, context.Canceled, kept.Err())
 			}
 			kept = ctx
 			return nil
 		}})
-		require.Equal(t, 200, rig.direct(hookBody("a", "b", "c")).Status)
+		require.Equal(t, 200, rig.direct(bodyOf("a", "b", "c")).Status)
 	})
 	t.Run("was canceled if its callback returned in time, whenever it is looked at", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var kept context.Context
-			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
+			rig := newRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
 				if kept == nil {
 					kept = ctx
 					return nil
@@ -313,18 +313,18 @@ func TestCallbackContext(t *testing.T) {
 				require.Equal(t, context.Canceled, kept.Err())
 				return nil
 			}})
-			require.Equal(t, 200, rig.direct(hookBody("a", "b")).Status)
+			require.Equal(t, 200, rig.direct(bodyOf("a", "b")).Status)
 		})
 	})
 	t.Run("ended with its time if its callback overran, whenever it is looked at", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			kept := make(chan context.Context, 1)
-			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
+			rig := newRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
 				kept <- ctx
 				time.Sleep(time.Minute)
 				return nil
 			}})
-			require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+			require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 			require.Equal(t, context.DeadlineExceeded, (<-kept).Err())
 			time.Sleep(time.Hour)
 		})
@@ -370,7 +370,7 @@ func TestAnswerComesInTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				leave := make(chan struct{})
 				defer close(leave)
-				h, body, want := &mw.Handler{Timeout: 28 * time.Second}, hookBody(strings.Fields("a b c d e f g h i j k l")...), 500
+				h, body, want := &mw.Handler{Timeout: 28 * time.Second}, bodyOf(strings.Fields("a b c d e f g h i j k l")...), 500
 				switch kind {
 				case "OnEvent with a long EventTimeout":
 					h.EventTimeout = time.Hour
@@ -381,22 +381,22 @@ func TestAnswerComesInTime(t *testing.T) {
 					h.OnDelivery = func(context.Context, *mw.Delivery) error { return forever(leave) }
 				case "OnMalformed":
 					h.OnMalformed = func(context.Context, *mw.Delivery, error) error { return forever(leave) }
-					body = hookBroken()
+					body = brokenBody()
 				case "sleepy OnEvent":
 					// the last that begins ends in the time that one is granted after its context
 					h.OnEvent = func(context.Context, mw.Event) error { time.Sleep(4010 * time.Millisecond); return nil }
 					want = 503
 				case "Dedup":
 					hang := func(context.Context) error { return forever(leave) }
-					h.Dedup = &hookStore{commit: hang, release: hang}
+					h.Dedup = &recordingStore{commit: hang, release: hang}
 					h.OnEvent = func(_ context.Context, ev mw.Event) error {
-						if hookID(ev) == "a" {
+						if idOf(ev) == "a" {
 							return nil
 						}
 						return forever(leave)
 					}
 				}
-				rig := newHookRig(t, h)
+				rig := newRig(t, h)
 				began := time.Now()
 				require.Equal(t, want, rig.direct(body).Status)
 				require.Less(t, time.Since(began), 30*time.Second)
@@ -410,9 +410,9 @@ func TestAnswerComesInTime(t *testing.T) {
 
 func TestCallbackOutlivesTheClient(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	store := &hookStore{}
+	store := &recordingStore{}
 	var ended error
-	rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
+	rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
 		close(entered)
 		<-leave
 		ended = ctx.Err()
@@ -424,12 +424,12 @@ func TestCallbackOutlivesTheClient(t *testing.T) {
 		context.AfterFunc(r.Context(), func() { close(clientGone) })
 		inner.ServeHTTP(w, r)
 	})
-	conn := rig.dial(hookRaw("1.1", hookBody("a"), len(hookBody("a"))))
+	conn := rig.dial(rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))))
 	<-entered
 	conn.Close()
 	<-clientGone
 	close(leave)
-	hookWait(t, "Observe", func() bool { return len(rig.observed()) == 1 })
+	eventually(t, "Observe", func() bool { return len(rig.observed()) == 1 })
 	require.NoError(t, ended)
 	require.Equal(t, 1, rig.last().Handled)
 	require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "what is handled is remembered")
@@ -437,9 +437,9 @@ func TestCallbackOutlivesTheClient(t *testing.T) {
 
 func TestPermanent(t *testing.T) {
 	require.NoError(t, mw.Permanent(nil))
-	err := mw.Permanent(errHook)
-	require.ErrorIs(t, err, errHook)
-	require.ErrorContains(t, err, errHook.Error())
+	err := mw.Permanent(errBoom)
+	require.ErrorIs(t, err, errBoom)
+	require.ErrorContains(t, err, errBoom.Error())
 
 	tests := []struct {
 		name    string
@@ -447,19 +447,19 @@ func TestPermanent(t *testing.T) {
 		want    int
 	}{
 		{"nil", eventReturning(mw.Permanent(nil)), 200},
-		{"wrapped", eventReturning(fmt.Errorf("x: %w", mw.Permanent(errHook))), 200},
-		{"joined, all of them permanent", eventReturning(errors.Join(mw.Permanent(errHook), mw.Permanent(errHook))), 200},
-		{"joined with one that is not", eventReturning(errors.Join(mw.Permanent(errHook), errHook)), 500},
+		{"wrapped", eventReturning(fmt.Errorf("x: %w", mw.Permanent(errBoom))), 200},
+		{"joined, all of them permanent", eventReturning(errors.Join(mw.Permanent(errBoom), mw.Permanent(errBoom))), 200},
+		{"joined with one that is not", eventReturning(errors.Join(mw.Permanent(errBoom), errBoom)), 500},
 		{"an empty join", eventReturning(emptyJoin{}), 500},
 		{"after EventTimeout", func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return mw.Permanent(ctx.Err()) }, 200},
-		{"a panic is a failure, whatever its value", func(context.Context, mw.Event) error { panic(mw.Permanent(errHook)) }, 500},
+		{"a panic is a failure, whatever its value", func(context.Context, mw.Event) error { panic(mw.Permanent(errBoom)) }, 500},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := &hookStore{}
-				rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: test.onEvent})
-				require.Equal(t, test.want, rig.direct(hookBody("a")).Status)
+				store := &recordingStore{}
+				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: test.onEvent})
+				require.Equal(t, test.want, rig.direct(bodyOf("a")).Status)
 				if test.want == 200 {
 					require.Equal(t, []string{"Reserve", "Commit"}, store.names())
 				} else {
@@ -482,20 +482,20 @@ func TestGiveUpAfter(t *testing.T) {
 		onEvent func(context.Context, mw.Event) error
 		want    int
 	}{
-		{"never by default", 0, func() string { return aged(1000 * time.Hour) }, eventReturning(errHook), 500},
-		{"younger", time.Hour, func() string { return aged(59 * time.Minute) }, eventReturning(errHook), 500},
-		{"older", time.Hour, func() string { return aged(61 * time.Minute) }, eventReturning(errHook), 200},
+		{"never by default", 0, func() string { return aged(1000 * time.Hour) }, eventReturning(errBoom), 500},
+		{"younger", time.Hour, func() string { return aged(59 * time.Minute) }, eventReturning(errBoom), 500},
+		{"older", time.Hour, func() string { return aged(61 * time.Minute) }, eventReturning(errBoom), 200},
 		{"older and panicking", time.Hour, func() string { return aged(61 * time.Minute) },
-			func(context.Context, mw.Event) error { panic(errHook) }, 200},
+			func(context.Context, mw.Event) error { panic(errBoom) }, 200},
 		{"older and overrunning", time.Hour, func() string { return aged(61 * time.Minute) }, overrun, 200},
-		{"without a time", time.Hour, func() string { return `{"event":"delivery","event_id":"e"}` }, eventReturning(errHook), 500},
-		{"from the future", time.Hour, func() string { return aged(-61 * time.Minute) }, eventReturning(errHook), 500},
+		{"without a time", time.Hour, func() string { return `{"event":"delivery","event_id":"e"}` }, eventReturning(errBoom), 500},
+		{"from the future", time.Hour, func() string { return aged(-61 * time.Minute) }, eventReturning(errBoom), 500},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rig := newHookRig(t, &mw.Handler{GiveUpAfter: test.after, OnEvent: test.onEvent})
-				require.Equal(t, test.want, rig.direct(hookEnvelope(test.event())).Status)
+				rig := newRig(t, &mw.Handler{GiveUpAfter: test.after, OnEvent: test.onEvent})
+				require.Equal(t, test.want, rig.direct(envelopeOf(test.event())).Status)
 				if test.want == 200 {
 					require.Equal(t, 1, rig.last().Dropped)
 					require.Equal(t, 1, rig.said.count("dropped: "), "it is logged")
@@ -507,11 +507,11 @@ func TestGiveUpAfter(t *testing.T) {
 }
 
 func TestOnDelivery(t *testing.T) {
-	store := &hookStore{}
+	store := &recordingStore{}
 	var got []*mw.Delivery
 	var result error
-	rig := newHookRig(t, &mw.Handler{
-		Verifier: hookVerifier(t, "another", hookSecret),
+	rig := newRig(t, &mw.Handler{
+		Verifier: testVerifier(t, "another", testSecret),
 		Dedup:    store,
 		OnDelivery: func(_ context.Context, d *mw.Delivery) error {
 			got = append(got, d)
@@ -519,12 +519,12 @@ func TestOnDelivery(t *testing.T) {
 		},
 	}).serve()
 	began := time.Now()
-	body := hookEnvelope(hookEvent("a"), hookAudit, hookEvent("b"))
-	require.Equal(t, 200, rig.post(body, hookQuery("q=1"), hookHeader("X-Test", "x")).Status)
+	body := envelopeOf(eventJSON("a"), auditJSON, eventJSON("b"))
+	require.Equal(t, 200, rig.post(body, withQuery("q=1"), withHeader("X-Test", "x")).Status)
 	require.Len(t, got, 1)
 	d := got[0]
 	require.Equal(t, body, d.Body)
-	require.Equal(t, []string{"a", "activity_log.user.updated", "b"}, hookIDs(d.Events))
+	require.Equal(t, []string{"a", "activity_log.user.updated", "b"}, idsOf(d.Events))
 	require.Equal(t, store.keysOf("Reserve")[0], d.Keys, "the keys are those that are reserved")
 	require.Equal(t, d.Events[0].Key(), d.Keys[0])
 	require.NotEqual(t, d.Events[1].Key(), d.Keys[1])
@@ -538,11 +538,11 @@ func TestOnDelivery(t *testing.T) {
 	require.Equal(t, "x", d.Request.Header.Get("X-Test"))
 	require.Equal(t, 3, rig.last().Handled)
 
-	more := []byte(hookEvent("a") + "\n" + hookEvent("c") + "\n")
+	more := []byte(eventJSON("a") + "\n" + eventJSON("c") + "\n")
 	require.Equal(t, 200, rig.post(more).Status)
 	require.Len(t, got, 2)
 	require.Equal(t, mw.FormatJSONLines, got[1].Format)
-	require.Equal(t, []string{"c"}, hookIDs(got[1].Events), "only what is new")
+	require.Equal(t, []string{"c"}, idsOf(got[1].Events), "only what is new")
 	require.Equal(t, []string{got[1].Events[0].Key()}, got[1].Keys)
 	require.Equal(t, 1, got[1].Duplicates)
 
@@ -550,22 +550,22 @@ func TestOnDelivery(t *testing.T) {
 	require.Equal(t, 200, rig.post([]byte(`{"events":[]}`)).Status)
 	require.Len(t, got, 2, "nothing new, no call")
 
-	result = errHook
-	require.Equal(t, 500, rig.post(hookBody("d", "e", "a")).Status)
+	result = errBoom
+	require.Equal(t, 500, rig.post(bodyOf("d", "e", "a")).Status)
 	require.Equal(t, 2, rig.last().Failed)
-	result = mw.Permanent(errHook)
-	require.Equal(t, 200, rig.post(hookBody("d", "e")).Status)
-	require.Equal(t, []string{"d", "e"}, hookIDs(got[3].Events), "an error releases all")
+	result = mw.Permanent(errBoom)
+	require.Equal(t, 200, rig.post(bodyOf("d", "e")).Status)
+	require.Equal(t, []string{"d", "e"}, idsOf(got[3].Events), "an error releases all")
 	require.Equal(t, 2, rig.last().Dropped)
-	require.Equal(t, 200, rig.post(hookBody("d", "e")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("d", "e")).Status)
 	require.Len(t, got, 4, "a Permanent error commits all")
 }
 
 func TestDeliveryKeysWithoutDedup(t *testing.T) {
 	var keys []string
-	rig := newHookRig(t, &mw.Handler{Scope: func(*http.Request) string { return "tenant" },
+	rig := newRig(t, &mw.Handler{Scope: func(*http.Request) string { return "tenant" },
 		OnDelivery: func(_ context.Context, d *mw.Delivery) error { keys = d.Keys; return nil }})
-	require.Equal(t, 200, rig.direct(hookEnvelope(hookEvent("a"), hookAudit, hookAudit, hookEvent("b"), hookEvent("b"))).Status)
+	require.Equal(t, 200, rig.direct(envelopeOf(eventJSON("a"), auditJSON, auditJSON, eventJSON("b"), eventJSON("b"))).Status)
 	require.Len(t, keys, 5)
 	slices.Sort(keys)
 	require.Len(t, slices.Compact(keys), 5, "equal events have keys of their own")
@@ -590,7 +590,7 @@ func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
 	}
 	keys := 0
 	for _, body := range all {
-		rig := newHookRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+		rig := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
 			require.Len(t, d.Keys, len(d.Events))
 			for i, ev := range d.Events {
 				keys++
@@ -612,10 +612,10 @@ func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
 
 // What a callback does to its Delivery is its own affair: nil commits all, an error releases all.
 func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
-	for want, result := range map[string]error{"Commit": nil, "Release": errHook} {
+	for want, result := range map[string]error{"Commit": nil, "Release": errBoom} {
 		t.Run(want, func(t *testing.T) {
-			store := &hookStore{}
-			rig := newHookRig(t, &mw.Handler{Dedup: store, OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+			store := &recordingStore{}
+			rig := newRig(t, &mw.Handler{Dedup: store, OnDelivery: func(_ context.Context, d *mw.Delivery) error {
 				slices.Reverse(d.Events)
 				clear(d.Keys)
 				d.Events, d.Keys, d.Body = append(d.Events[:1], d.Events...), nil, nil
@@ -625,7 +625,7 @@ func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
 			if result != nil {
 				status = 500
 			}
-			require.Equal(t, status, rig.direct(hookBody("a", "b", "c")).Status)
+			require.Equal(t, status, rig.direct(bodyOf("a", "b", "c")).Status)
 			require.Equal(t, store.keysOf("Reserve"), store.keysOf(want))
 		})
 	}
@@ -639,16 +639,16 @@ func TestBodyStaysAsItWas(t *testing.T) {
 		kept = append(kept, d.Body)
 		return nil
 	}
-	onDelivery := newHookRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { return keep(d) }})
-	onMalformed := newHookRig(t, &mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { return keep(d) }})
-	onEvent := newHookRig(t, &mw.Handler{})
+	onDelivery := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { return keep(d) }})
+	onMalformed := newRig(t, &mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { return keep(d) }})
+	onEvent := newRig(t, &mw.Handler{})
 	for i := range 50 {
 		id := fmt.Sprint(i)
-		whole, broken := hookPadded(id, 2000), append(hookPadded(id, 1999), '!')
+		whole, broken := padded(id, 2000), append(padded(id, 1999), '!')
 		require.Equal(t, 200, onDelivery.direct(whole).Status)
 		require.Equal(t, 200, onMalformed.direct(broken).Status)
 		for range 3 {
-			require.Equal(t, 200, onEvent.direct(hookPadded("later", 2000)).Status)
+			require.Equal(t, 200, onEvent.direct(padded("later", 2000)).Status)
 		}
 		want = append(want, string(whole), string(broken))
 	}
@@ -659,19 +659,19 @@ func TestBodyStaysAsItWas(t *testing.T) {
 }
 
 func TestOnDeliveryOverruns(t *testing.T) {
-	for want, result := range map[string]error{"Commit": nil, "Release": errHook} {
+	for want, result := range map[string]error{"Commit": nil, "Release": errBoom} {
 		t.Run(want, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := &hookStore{}
+				store := &recordingStore{}
 				leave := make(chan struct{})
-				rig := newHookRig(t, &mw.Handler{Dedup: store, OnDelivery: func(context.Context, *mw.Delivery) error {
+				rig := newRig(t, &mw.Handler{Dedup: store, OnDelivery: func(context.Context, *mw.Delivery) error {
 					<-leave
 					return result
 				}})
-				require.Equal(t, 500, rig.direct(hookBody("a", "b")).Status)
+				require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
 				require.Equal(t, 2, rig.last().Failed)
 				require.Equal(t, []string{"Reserve"}, store.names(), "nothing is released while the callback runs")
-				require.Equal(t, 503, rig.direct(hookBody("a", "b")).Status)
+				require.Equal(t, 503, rig.direct(bodyOf("a", "b")).Status)
 				require.Equal(t, 2, rig.last().Held)
 				close(leave)
 				synctest.Wait()
@@ -688,13 +688,13 @@ func TestOnMalformed(t *testing.T) {
 		want   int
 	}{
 		{"takes it", func(error) error { return nil }, 200},
-		{"fails for good", func(error) error { return mw.Permanent(errHook) }, 200},
+		{"fails for good", func(error) error { return mw.Permanent(errBoom) }, 200},
 		{"fails for good with the fault", mw.Permanent, 200},
 		{"returns the fault", func(fault error) error { return fault }, 422},
-		{"returns another error", func(error) error { return errHook }, 500},
-		{"panics", func(error) error { panic(errHook) }, 500},
+		{"returns another error", func(error) error { return errBoom }, 500},
+		{"panics", func(error) error { panic(errBoom) }, 500},
 		{"panics with the fault", func(fault error) error { panic(fault) }, 500},
-		{"panics with a Permanent error", func(error) error { panic(mw.Permanent(errHook)) }, 500},
+		{"panics with a Permanent error", func(error) error { panic(mw.Permanent(errBoom)) }, 500},
 		{"exits", func(error) error { runtime.Goexit(); return nil }, 500},
 		{"overruns", func(error) error { time.Sleep(time.Minute); return nil }, 500},
 	}
@@ -702,7 +702,7 @@ func TestOnMalformed(t *testing.T) {
 		for _, test := range tests {
 			t.Run(callback+"/"+test.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					store := &hookStore{}
+					store := &recordingStore{}
 					var got *mw.Delivery
 					var fault error
 					h := &mw.Handler{Dedup: store, OnMalformed: func(_ context.Context, d *mw.Delivery, err error) error {
@@ -712,13 +712,13 @@ func TestOnMalformed(t *testing.T) {
 					if callback == "OnDelivery" {
 						h.OnDelivery = func(context.Context, *mw.Delivery) error { t.Error("OnDelivery was called"); return nil }
 					}
-					rig := newHookRig(t, h)
-					require.Equal(t, test.want, rig.direct(hookBroken()).Status)
+					rig := newRig(t, h)
+					require.Equal(t, test.want, rig.direct(brokenBody()).Status)
 					synctest.Wait()
 					require.Equal(t, test.want, rig.last().Status)
 					require.Empty(t, rig.handled(), "no event is handed out")
-					require.Equal(t, hookBroken(), got.Body)
-					require.Equal(t, []string{"a", "b"}, hookIDs(got.Events), "those before the fault")
+					require.Equal(t, brokenBody(), got.Body)
+					require.Equal(t, []string{"a", "b"}, idsOf(got.Events), "those before the fault")
 					require.Len(t, got.Keys, 2)
 					require.Equal(t, mw.FormatJSON, got.Format)
 					require.True(t, got.Request.Body == http.NoBody)
@@ -727,7 +727,7 @@ func TestOnMalformed(t *testing.T) {
 					require.NotContains(t, store.names(), "Commit")
 
 					got = nil
-					require.Equal(t, 400, rig.direct(hookBroken(), hookForged).Status)
+					require.Equal(t, 400, rig.direct(brokenBody(), withForgery).Status)
 					require.Nil(t, got, "a forged body is never handed out")
 					time.Sleep(time.Hour)
 				})
@@ -735,11 +735,11 @@ func TestOnMalformed(t *testing.T) {
 		}
 	}
 	t.Run("is not called for a sound body", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{OnMalformed: func(context.Context, *mw.Delivery, error) error {
+		rig := newRig(t, &mw.Handler{OnMalformed: func(context.Context, *mw.Delivery, error) error {
 			t.Error("OnMalformed was called")
 			return nil
 		}}).serve()
-		require.Equal(t, 200, rig.post(hookEnvelope(`7`, `{"event":3}`)).Status)
+		require.Equal(t, 200, rig.post(envelopeOf(`7`, `{"event":3}`)).Status)
 		require.Equal(t, 200, rig.post([]byte("{\"event\":\"x\"}\nnot JSON\n{\"event\":\"y\"}")).Status)
 	})
 }
@@ -751,25 +751,25 @@ func TestRetriesAreRecognised(t *testing.T) {
 		bodies [][]byte
 		want   []int // events handled of each
 	}{
-		{"a retry", [][]byte{hookBody("a", "b"), hookBody("a", "b")}, []int{2, 0}},
-		{"the same event in another body", [][]byte{hookBody("a"), hookBody("b", "a")}, []int{1, 1}},
-		{"the same event in the other format", [][]byte{hookBody("a"), []byte(hookEvent("a"))}, []int{1, 0}},
-		{"one event_id, different events", [][]byte{hookEnvelope(hookEvent("a"), twin), hookEnvelope(twin, hookEvent("a"))}, []int{2, 0}},
-		{"one event_id, different events, two bodies", [][]byte{hookBody("a"), hookEnvelope(twin)}, []int{1, 1}},
-		{"equal audit entries in one body", [][]byte{hookEnvelope(hookAudit, hookAudit), hookEnvelope(hookAudit, hookAudit)}, []int{2, 0}},
+		{"a retry", [][]byte{bodyOf("a", "b"), bodyOf("a", "b")}, []int{2, 0}},
+		{"the same event in another body", [][]byte{bodyOf("a"), bodyOf("b", "a")}, []int{1, 1}},
+		{"the same event in the other format", [][]byte{bodyOf("a"), []byte(eventJSON("a"))}, []int{1, 0}},
+		{"one event_id, different events", [][]byte{envelopeOf(eventJSON("a"), twin), envelopeOf(twin, eventJSON("a"))}, []int{2, 0}},
+		{"one event_id, different events, two bodies", [][]byte{bodyOf("a"), envelopeOf(twin)}, []int{1, 1}},
+		{"equal audit entries in one body", [][]byte{envelopeOf(auditJSON, auditJSON), envelopeOf(auditJSON, auditJSON)}, []int{2, 0}},
 		{"equal audit entries in two bodies",
-			[][]byte{hookEnvelope(hookAudit), hookEnvelope(hookAudit, `{"event":"x"}`), hookEnvelope(hookAudit), hookEnvelope(hookAudit, `{"event":"x"}`)},
+			[][]byte{envelopeOf(auditJSON), envelopeOf(auditJSON, `{"event":"x"}`), envelopeOf(auditJSON), envelopeOf(auditJSON, `{"event":"x"}`)},
 			[]int{1, 2, 0, 0}},
-		{"equal unknown events", [][]byte{hookEnvelope("7", "7", "7"), hookEnvelope("7"), hookEnvelope("7", "7", "7")}, []int{3, 1, 0}},
-		{"equal keys in one body", [][]byte{hookBody("a", "a", "b"), hookBody("a", "a", "b")}, []int{3, 0}},
+		{"equal unknown events", [][]byte{envelopeOf("7", "7", "7"), envelopeOf("7"), envelopeOf("7", "7", "7")}, []int{3, 1, 0}},
+		{"equal keys in one body", [][]byte{bodyOf("a", "a", "b"), bodyOf("a", "a", "b")}, []int{3, 0}},
 		{"inbound mail with another event_id", [][]byte{
-			hookEnvelope(`{"event":"inbound.message_received","event_id":"1","inbox_id":1,"message_id":"m"}`),
-			hookEnvelope(`{"event":"inbound.message_received","event_id":"2","inbox_id":1,"message_id":"m"}`),
-			hookEnvelope(`{"event":"inbound.message_received","event_id":"1","inbox_id":2,"message_id":"m"}`)}, []int{1, 0, 1}},
+			envelopeOf(`{"event":"inbound.message_received","event_id":"1","inbox_id":1,"message_id":"m"}`),
+			envelopeOf(`{"event":"inbound.message_received","event_id":"2","inbox_id":1,"message_id":"m"}`),
+			envelopeOf(`{"event":"inbound.message_received","event_id":"1","inbox_id":2,"message_id":"m"}`)}, []int{1, 0, 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)}).serve()
+			rig := newRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)}).serve()
 			for i, body := range test.bodies {
 				before := len(rig.handled())
 				require.Equal(t, 200, rig.post(body).Status)
@@ -782,79 +782,79 @@ func TestRetriesAreRecognised(t *testing.T) {
 }
 
 func TestWithoutDedupRetriesAreHandledAgain(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{}).serve()
-	rig.post(hookBody("a"))
-	rig.post(hookBody("a"))
+	rig := newRig(t, &mw.Handler{}).serve()
+	rig.post(bodyOf("a"))
+	rig.post(bodyOf("a"))
 	require.Equal(t, []string{"a", "a"}, rig.handled())
 }
 
 func TestRetryHandlesWhatFailed(t *testing.T) {
 	failing := true
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)})
+	rig := newRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)})
 	rig.h.OnEvent = func(_ context.Context, ev mw.Event) error {
 		rig.saw(ev)
-		if failing && (hookID(ev) == "b" || hookID(ev) == "d") {
-			return errHook
+		if failing && (idOf(ev) == "b" || idOf(ev) == "d") {
+			return errBoom
 		}
 		return nil
 	}
 	rig.serve()
-	require.Equal(t, 500, rig.post(hookBody("a", "b", "c", "d")).Status)
+	require.Equal(t, 500, rig.post(bodyOf("a", "b", "c", "d")).Status)
 	require.Equal(t, []string{"a", "b", "c", "d"}, rig.handled())
 	failing = false
-	require.Equal(t, 200, rig.post(hookBody("a", "b", "c", "d")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a", "b", "c", "d")).Status)
 	require.Equal(t, []string{"a", "b", "c", "d", "b", "d"}, rig.handled())
-	require.Equal(t, 200, rig.post(hookBody("a", "b", "c", "d")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a", "b", "c", "d")).Status)
 	require.Len(t, rig.handled(), 6)
 }
 
 func TestHeldEvents(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)})
+	rig := newRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)})
 	free := rig.hog(300)
-	require.Equal(t, 503, rig.post(hookBody("a", "hog", "b")).Status)
+	require.Equal(t, 503, rig.post(bodyOf("a", "hog", "b")).Status)
 	require.Equal(t, []string{"a", "b"}, rig.handled(), "the others are done")
 	require.Equal(t, 1, rig.last().Held)
 	require.Equal(t, 2, rig.last().Handled)
 	free()
-	require.Equal(t, 200, rig.post(hookBody("a", "hog", "b")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a", "hog", "b")).Status)
 	require.Equal(t, 3, rig.last().Duplicates, "the retry finds it handled")
 	require.Len(t, rig.handled(), 2)
 }
 
 func TestFailureBeatsHeld(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: eventReturning(errHook)})
+	rig := newRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: eventReturning(errBoom)})
 	free := rig.hog(300)
 	defer free()
-	require.Equal(t, 500, rig.post(hookBody("a", "hog")).Status)
+	require.Equal(t, 500, rig.post(bodyOf("a", "hog")).Status)
 }
 
 func TestDedupCalls(t *testing.T) {
 	fate := func(_ context.Context, ev mw.Event) error {
-		if strings.HasPrefix(hookID(ev), "bad") {
-			return errHook
+		if strings.HasPrefix(idOf(ev), "bad") {
+			return errBoom
 		}
 		return nil
 	}
 	tests := []struct {
 		name  string
 		body  []byte
-		edits []hookEdit
+		edits []requestEdit
 		want  []string
 	}{
-		{"handled", hookBody("a", "b", "c"), nil, []string{"Reserve 3", "Commit 3"}},
-		{"failed", hookBody("bad1", "bad2"), nil, []string{"Reserve 2", "Release 2"}},
-		{"both", hookBody("bad1", "a", "bad2", "b", "c"), nil, []string{"Reserve 5", "Commit 3", "Release 2"}},
+		{"handled", bodyOf("a", "b", "c"), nil, []string{"Reserve 3", "Commit 3"}},
+		{"failed", bodyOf("bad1", "bad2"), nil, []string{"Reserve 2", "Release 2"}},
+		{"both", bodyOf("bad1", "a", "bad2", "b", "c"), nil, []string{"Reserve 5", "Commit 3", "Release 2"}},
 		{"nothing", []byte(`{"events":[]}`), nil, nil},
-		{"broken", hookBroken(), nil, nil},
-		{"forged", hookBody("a"), []hookEdit{hookForged}, nil},
-		{"unsigned", hookBody("a"), []hookEdit{hookUnsigned}, nil},
-		{"GET", hookBody("a"), []hookEdit{hookMethod("GET")}, nil},
+		{"broken", brokenBody(), nil, nil},
+		{"forged", bodyOf("a"), []requestEdit{withForgery}, nil},
+		{"unsigned", bodyOf("a"), []requestEdit{withoutSignature}, nil},
+		{"GET", bodyOf("a"), []requestEdit{withMethod("GET")}, nil},
 	}
 	for _, test := range tests {
 		for _, concurrency := range []int{1, 4} {
 			t.Run(fmt.Sprintf("%s, %d at a time", test.name, concurrency), func(t *testing.T) {
-				store := &hookStore{}
-				rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: fate, Concurrency: concurrency, Timeout: 11 * time.Second}).serve()
+				store := &recordingStore{}
+				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: fate, Concurrency: concurrency, Timeout: 11 * time.Second}).serve()
 				rig.post(test.body, test.edits...)
 				var got []string
 				for i, call := range store.called() {
@@ -872,8 +872,8 @@ func TestDedupCalls(t *testing.T) {
 		}
 	}
 	t.Run("by default the lease is 85 seconds", func(t *testing.T) {
-		store := &hookStore{}
-		newHookRig(t, &mw.Handler{Dedup: store}).direct(hookBody("a"))
+		store := &recordingStore{}
+		newRig(t, &mw.Handler{Dedup: store}).direct(bodyOf("a"))
 		require.Equal(t, 85*time.Second, store.called()[0].Lease)
 	})
 }
@@ -881,22 +881,22 @@ func TestDedupCalls(t *testing.T) {
 // The store is asked in contexts that do not end with the client's.
 func TestDedupOutlivesTheClient(t *testing.T) {
 	var errs []error
-	store := &hookStore{}
+	store := &recordingStore{}
 	note := func(ctx context.Context) error { errs = append(errs, ctx.Err()); return nil }
 	store.commit, store.release = note, note
 	store.reserve = func(ctx context.Context, keys []string) ([]mw.Reservation, error) {
 		return store.working.Reserve(ctx, keys, time.Minute)
 	}
 	ctx, hangUp := context.WithCancel(t.Context())
-	rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
+	rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
 		errs = append(errs, ctx.Err())
-		if hookID(ev) == "b" {
-			return errHook
+		if idOf(ev) == "b" {
+			return errBoom
 		}
 		return nil
 	}})
 	hangUp()
-	rig.direct(hookBody("a", "b"), func(r *http.Request) { *r = *r.WithContext(ctx) })
+	rig.direct(bodyOf("a", "b"), func(r *http.Request) { *r = *r.WithContext(ctx) })
 	require.Equal(t, []string{"Reserve", "Commit", "Release"}, store.names())
 	require.Equal(t, make([]error, 4), errs)
 }
@@ -908,7 +908,7 @@ func TestDedupFailures(t *testing.T) {
 	hang := func(ctx context.Context) error { time.Sleep(time.Hour); return nil }
 	wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	panics := func(context.Context) error { panic("of the store") }
-	fails := func(context.Context) error { return errHook }
+	fails := func(context.Context) error { return errBoom }
 	exits := func(context.Context) error { runtime.Goexit(); return nil }
 	answering := func(f func(context.Context) error) func(context.Context, []string) ([]mw.Reservation, error) {
 		return func(ctx context.Context, keys []string) ([]mw.Reservation, error) {
@@ -917,35 +917,35 @@ func TestDedupFailures(t *testing.T) {
 	}
 	tests := []struct {
 		name    string
-		store   *hookStore
+		store   *recordingStore
 		onEvent func(context.Context, mw.Event) error
 		want    int
 		calls   []string
 	}{
-		{"a reservation is none", &hookStore{reserve: some(mw.Reserved, 0, mw.Reserved)}, nil, 503, []string{"Reserve", "Release"}},
-		{"a reservation is unknown", &hookStore{reserve: some(mw.Reserved, 9, mw.Reserved)}, nil, 503, []string{"Reserve", "Release"}},
-		{"too few reservations", &hookStore{reserve: some(mw.Reserved, mw.Reserved)}, nil, 503, nil},
-		{"no reservations", &hookStore{reserve: some()}, nil, 503, nil},
-		{"too many reservations", &hookStore{reserve: some(mw.Reserved, mw.Reserved, mw.Reserved, mw.Reserved)}, nil, 503, nil},
-		{"Reserve fails", &hookStore{reserve: answering(fails)}, nil, 503, nil},
-		{"Reserve panics", &hookStore{reserve: answering(panics)}, nil, 503, nil},
-		{"Reserve exits", &hookStore{reserve: answering(exits)}, nil, 503, nil},
-		{"Reserve hangs", &hookStore{reserve: answering(hang)}, nil, 503, nil},
-		{"Reserve waits", &hookStore{reserve: answering(wait)}, nil, 503, nil},
-		{"Commit fails", &hookStore{commit: fails}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Commit panics", &hookStore{commit: panics}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Commit exits", &hookStore{commit: exits}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Commit hangs", &hookStore{commit: hang}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Release fails", &hookStore{release: fails}, eventReturning(errHook), 500, []string{"Reserve", "Release"}},
-		{"Release panics", &hookStore{release: panics}, eventReturning(errHook), 500, []string{"Reserve", "Release"}},
-		{"Release hangs", &hookStore{release: hang}, eventReturning(errHook), 500, []string{"Reserve", "Release"}},
+		{"a reservation is none", &recordingStore{reserve: some(mw.Reserved, 0, mw.Reserved)}, nil, 503, []string{"Reserve", "Release"}},
+		{"a reservation is unknown", &recordingStore{reserve: some(mw.Reserved, 9, mw.Reserved)}, nil, 503, []string{"Reserve", "Release"}},
+		{"too few reservations", &recordingStore{reserve: some(mw.Reserved, mw.Reserved)}, nil, 503, nil},
+		{"no reservations", &recordingStore{reserve: some()}, nil, 503, nil},
+		{"too many reservations", &recordingStore{reserve: some(mw.Reserved, mw.Reserved, mw.Reserved, mw.Reserved)}, nil, 503, nil},
+		{"Reserve fails", &recordingStore{reserve: answering(fails)}, nil, 503, nil},
+		{"Reserve panics", &recordingStore{reserve: answering(panics)}, nil, 503, nil},
+		{"Reserve exits", &recordingStore{reserve: answering(exits)}, nil, 503, nil},
+		{"Reserve hangs", &recordingStore{reserve: answering(hang)}, nil, 503, nil},
+		{"Reserve waits", &recordingStore{reserve: answering(wait)}, nil, 503, nil},
+		{"Commit fails", &recordingStore{commit: fails}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
+		{"Commit panics", &recordingStore{commit: panics}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
+		{"Commit exits", &recordingStore{commit: exits}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
+		{"Commit hangs", &recordingStore{commit: hang}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
+		{"Release fails", &recordingStore{release: fails}, eventReturning(errBoom), 500, []string{"Reserve", "Release"}},
+		{"Release panics", &recordingStore{release: panics}, eventReturning(errBoom), 500, []string{"Reserve", "Release"}},
+		{"Release hangs", &recordingStore{release: hang}, eventReturning(errBoom), 500, []string{"Reserve", "Release"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rig := newHookRig(t, &mw.Handler{Dedup: test.store, OnEvent: test.onEvent})
+				rig := newRig(t, &mw.Handler{Dedup: test.store, OnEvent: test.onEvent})
 				began := time.Now()
-				require.Equal(t, test.want, rig.direct(hookBody("a", "b", "c")).Status)
+				require.Equal(t, test.want, rig.direct(bodyOf("a", "b", "c")).Status)
 				require.Less(t, time.Since(began), 30*time.Second)
 				require.Contains(t, rig.said.String(), `"level":"ERROR"`, "it is logged")
 				if test.onEvent == nil {
@@ -970,18 +970,18 @@ func TestDedupFailures(t *testing.T) {
 // A store that hangs once is still asked, with time to do it, to release what failed.
 func TestReleaseAfterCommitHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var released error = errHook
-		store := &hookStore{
+		var released error = errBoom
+		store := &recordingStore{
 			commit:  func(context.Context) error { time.Sleep(time.Hour); return nil },
 			release: func(ctx context.Context) error { released = ctx.Err(); return nil },
 		}
-		rig := newHookRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
-			if hookID(ev) == "a" {
+		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
+			if idOf(ev) == "a" {
 				return nil
 			}
-			return errHook
+			return errBoom
 		}})
-		require.Equal(t, 500, rig.direct(hookBody("a", "b")).Status)
+		require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
 		require.Equal(t, []string{"Reserve", "Commit", "Release"}, store.names())
 		require.NoError(t, released)
 		time.Sleep(2 * time.Hour)
@@ -996,38 +996,38 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 		want  []string // after Reserve and the Commit of the event that is handled
 	}{
 		{"succeeds before the lease ends", 30 * time.Second, nil, []string{"Commit"}},
-		{"fails for good before the lease ends", 30 * time.Second, mw.Permanent(errHook), []string{"Commit"}},
-		{"fails before the lease ends", 30 * time.Second, errHook, []string{"Release"}},
-		{"fails just before the lease ends", 84 * time.Second, errHook, []string{"Release"}},
+		{"fails for good before the lease ends", 30 * time.Second, mw.Permanent(errBoom), []string{"Commit"}},
+		{"fails before the lease ends", 30 * time.Second, errBoom, []string{"Release"}},
+		{"fails just before the lease ends", 84 * time.Second, errBoom, []string{"Release"}},
 		{"succeeds after the lease", 86 * time.Second, nil, []string{"Commit"}},
-		{"fails for good after the lease", 86 * time.Second, mw.Permanent(errHook), []string{"Commit"}},
-		{"fails after the lease", 86 * time.Second, errHook, nil},
-		{"fails a day later", 24 * time.Hour, errHook, nil},
+		{"fails for good after the lease", 86 * time.Second, mw.Permanent(errBoom), []string{"Commit"}},
+		{"fails after the lease", 86 * time.Second, errBoom, nil},
+		{"fails a day later", 24 * time.Hour, errBoom, nil},
 	}
 	for _, test := range tests {
 		for _, end := range []string{"returns", "panics", "exits"} {
-			if end != "returns" && test.err != errHook {
+			if end != "returns" && test.err != errBoom {
 				continue
 			}
 			t.Run(test.name+", "+end, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					store := &hookStore{}
-					rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
-						if hookID(ev) != "slow" {
+					store := &recordingStore{}
+					rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+						if idOf(ev) != "slow" {
 							return nil
 						}
 						time.Sleep(test.takes)
 						switch end {
 						case "panics":
-							panic(errHook)
+							panic(errBoom)
 						case "exits":
 							runtime.Goexit()
 						}
 						return test.err
 					}})
-					require.Equal(t, 500, rig.direct(hookBody("slow", "a")).Status)
+					require.Equal(t, 500, rig.direct(bodyOf("slow", "a")).Status)
 					require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "not released while it runs")
-					require.Equal(t, 503, rig.direct(hookBody("slow", "a")).Status, "held meanwhile")
+					require.Equal(t, 503, rig.direct(bodyOf("slow", "a")).Status, "held meanwhile")
 					require.Equal(t, 1, rig.last().Duplicates)
 					before := len(store.names())
 					time.Sleep(test.takes + time.Second)
@@ -1050,20 +1050,20 @@ func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leave := make(chan struct{})
 		var calls atomic.Int32
-		rig := newHookRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: mw.NewMemoryDeduplicator(0, 0),
+		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: mw.NewMemoryDeduplicator(0, 0),
 			OnEvent: func(context.Context, mw.Event) error {
 				if calls.Add(1) == 1 {
 					<-leave
 				}
 				return nil
 			}})
-		require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+		require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 		time.Sleep(5 * time.Minute)
-		require.Equal(t, 200, rig.direct(hookBody("a")).Status)
+		require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
 		require.EqualValues(t, 2, calls.Load())
 		close(leave)
 		synctest.Wait()
-		require.Equal(t, 200, rig.direct(hookBody("a")).Status)
+		require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
 		require.EqualValues(t, 2, calls.Load())
 	})
 }
@@ -1071,16 +1071,16 @@ func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 // A key that is reserved must be the store's to free when there is no time left to call back.
 func TestUnstartedEventsAreReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &hookStore{}
-		rig := newHookRig(t, &mw.Handler{Dedup: store, Timeout: 10 * time.Second, OnEvent: func(context.Context, mw.Event) error {
+		store := &recordingStore{}
+		rig := newRig(t, &mw.Handler{Dedup: store, Timeout: 10 * time.Second, OnEvent: func(context.Context, mw.Event) error {
 			time.Sleep(5020 * time.Millisecond)
 			return nil
 		}})
-		require.Equal(t, 503, rig.direct(hookBody("a", "b", "c", "d", "e")).Status)
+		require.Equal(t, 503, rig.direct(bodyOf("a", "b", "c", "d", "e")).Status)
 		report := rig.last()
 		require.Positive(t, report.Handled)
 		require.Positive(t, report.Unstarted)
-		require.Equal(t, 200, rig.direct(hookBody("d", "e")).Status)
+		require.Equal(t, 200, rig.direct(bodyOf("d", "e")).Status)
 		time.Sleep(time.Minute)
 	})
 }
@@ -1100,15 +1100,15 @@ func TestErrorsThatPanic(t *testing.T) {
 		for _, takes := range []time.Duration{0, time.Minute} {
 			t.Run(fmt.Sprintf("%s, after %v", name, takes), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					store := &hookStore{}
-					rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
-						if hookID(ev) != "bad" {
+					store := &recordingStore{}
+					rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+						if idOf(ev) != "bad" {
 							return nil
 						}
 						time.Sleep(takes)
 						return err
 					}})
-					rig.direct(hookBody("a", "bad", "b"))
+					rig.direct(bodyOf("a", "bad", "b"))
 					time.Sleep(time.Hour)
 					require.Zero(t, rig.said.count("%!"), "the log lacks the reason")
 					require.GreaterOrEqual(t, len(store.keysOf("Commit")[0]), 2, "the others are committed")
@@ -1123,7 +1123,7 @@ func TestErrorsThatPanic(t *testing.T) {
 func TestOnEventMayChangeItsEvent(t *testing.T) {
 	ended := make(chan struct{})
 	defer func() { <-ended }() // it would disturb tests that look at memory
-	rig := newHookRig(t, &mw.Handler{
+	rig := newRig(t, &mw.Handler{
 		EventTimeout: time.Millisecond,
 		GiveUpAfter:  time.Hour,
 		OnEvent: func(_ context.Context, ev mw.Event) error {
@@ -1133,10 +1133,10 @@ func TestOnEventMayChangeItsEvent(t *testing.T) {
 				*sent = *sent.Clone()
 				sent.Timestamp = time.Time{}
 			}
-			return errHook
+			return errBoom
 		},
 	})
-	require.Equal(t, 200, rig.direct(hookBody("a")).Status, "it is older than GiveUpAfter")
+	require.Equal(t, 200, rig.direct(bodyOf("a")).Status, "it is older than GiveUpAfter")
 	require.Equal(t, 1, rig.last().Dropped)
 }
 
@@ -1148,34 +1148,34 @@ func TestFailureIsLoggedUnderItsKey(t *testing.T) {
 		fmt.Fprintf(&attributes, `"%d":{},`, i)
 	}
 	large := `{"event":"activity_log.x","changes":{` + attributes.String() + `"z":{}}}`
-	for _, body := range []string{large, hookAudit, hookEvent("a"), `{"event":"telepathy"}`, `{"event":"bounce","email":5}`} {
+	for _, body := range []string{large, auditJSON, eventJSON("a"), `{"event":"telepathy"}`, `{"event":"bounce","email":5}`} {
 		var key string
-		rig := newHookRig(t, &mw.Handler{OnEvent: func(_ context.Context, ev mw.Event) error {
+		rig := newRig(t, &mw.Handler{OnEvent: func(_ context.Context, ev mw.Event) error {
 			key = ev.Key()
-			return errHook
+			return errBoom
 		}})
-		require.Equal(t, 500, rig.direct(hookEnvelope(body)).Status)
+		require.Equal(t, 500, rig.direct(envelopeOf(body)).Status)
 		require.NotEmpty(t, key)
 		require.ErrorContains(t, rig.last().Err, key)
 	}
 }
 
 func TestLongestEventTimeout(t *testing.T) {
-	gate := new(hookGate)
-	rig := newHookRig(t, &mw.Handler{EventTimeout: 1<<63 - 1, OnEvent: func(context.Context, mw.Event) error {
+	gate := new(occupancy)
+	rig := newRig(t, &mw.Handler{EventTimeout: 1<<63 - 1, OnEvent: func(context.Context, mw.Event) error {
 		gate.enter()
 		defer gate.leave()
 		time.Sleep(time.Millisecond)
 		return nil
 	}})
-	require.Equal(t, 200, rig.direct(hookBody("a", "b", "c", "d")).Status)
+	require.Equal(t, 200, rig.direct(bodyOf("a", "b", "c", "d")).Status)
 	require.Equal(t, 1, gate.most)
 }
 
 // A callback that returns late has its mark made at leisure: the answer has been given.
 func TestLateCommitIsNotRushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &hookStore{commit: func(ctx context.Context) error {
+		store := &recordingStore{commit: func(ctx context.Context) error {
 			select {
 			case <-time.After(time.Second):
 				return nil
@@ -1183,11 +1183,11 @@ func TestLateCommitIsNotRushed(t *testing.T) {
 				return ctx.Err()
 			}
 		}}
-		rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(context.Context, mw.Event) error {
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(context.Context, mw.Event) error {
 			time.Sleep(29400 * time.Millisecond)
 			return nil
 		}})
-		require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+		require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 		time.Sleep(time.Minute)
 		require.Equal(t, []string{"Reserve", "Commit"}, store.names())
 		require.Zero(t, rig.said.count("Dedup failed"))

@@ -276,15 +276,15 @@ func (load faultLoad) onEvent(log *faultLog) func(context.Context, mw.Event) err
 		switch fate := rand.IntN(100); {
 		case fate < 5:
 			log.count("callback fails")
-			return errHook
+			return errBoom
 		case fate < 7:
 			log.count("callback panics")
-			panic(errHook)
+			panic(errBoom)
 		case fate < 8:
 			log.count("callback overruns")
 			time.Sleep(time.Duration(150+rand.IntN(100)) * time.Millisecond)
 			if rand.IntN(2) == 0 {
-				return errHook
+				return errBoom
 			}
 		case fate < 9:
 			log.count("callback exits")
@@ -312,7 +312,7 @@ func (load faultLoad) run(t *testing.T) (violations []string, figures string) {
 		OnEvent: load.onEvent(log), Dedup: loggedStore{used, log}, EventTimeout: 20 * time.Millisecond, Timeout: 3 * time.Second,
 		MaxBodyBytes: faultInFlight, MaxInFlightBytes: faultInFlight,
 	}
-	rig := newHookRig(t, h)
+	rig := newRig(t, h)
 	h.Logger = slog.New(slog.DiscardHandler)
 	rig.serve()
 	rig.srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = faultSenders
@@ -337,7 +337,7 @@ func (load faultLoad) run(t *testing.T) (violations []string, figures string) {
 
 	store.calm.Store(true)
 	if !load.waitFor(func(i int) bool { // a body that takes the whole budget
-		got, err := rig.try(hookPadded(fmt.Sprint("last-", i), faultInFlight), hookHeader("X-Calm", "1"))
+		got, err := rig.try(padded(fmt.Sprint("last-", i), faultInFlight), withHeader("X-Calm", "1"))
 		return err == nil && got.Status != http.StatusServiceUnavailable
 	}) {
 		log.mu.Lock()
@@ -397,12 +397,12 @@ func (load faultLoad) waitFor(ready func(i int) bool) bool {
 
 // sendUnderFaults repeats a whole batch until it is answered 200, and reports whether it was. At times it hangs up, and
 // then what it sent before may still be worked on when it comes again.
-func sendUnderFaults(rig *hookRig, log *faultLog, name string, deadline time.Time) bool {
+func sendUnderFaults(rig *rig, log *faultLog, name string, deadline time.Time) bool {
 	ids := make([]string, faultEvents)
 	for i := range ids {
 		ids[i] = fmt.Sprint(name, "-", i)
 	}
-	body := hookBody(ids...)
+	body := bodyOf(ids...)
 	events, err := mw.Parse(body)
 	if err != nil {
 		return false
@@ -417,7 +417,7 @@ func sendUnderFaults(rig *hookRig, log *faultLog, name string, deadline time.Tim
 		log.mu.Lock()
 		log.attempts++
 		log.mu.Unlock()
-		var edits []hookEdit
+		var edits []requestEdit
 		ctx, hangUp := context.WithCancel(context.Background())
 		switch fate := rand.IntN(100); {
 		case fate < 3:
@@ -427,7 +427,7 @@ func sendUnderFaults(rig *hookRig, log *faultLog, name string, deadline time.Tim
 			log.count("client hangs up")
 			time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, hangUp)
 		case fate < 10:
-			edits = append(edits, hookChunked)
+			edits = append(edits, inChunks)
 		case fate < 13:
 			log.count("client sends twice")
 			twice.Go(func() { _, _ = rig.try(body) })
@@ -447,13 +447,13 @@ func sendUnderFaults(rig *hookRig, log *faultLog, name string, deadline time.Tim
 }
 
 // breakOff sends a part of a delivery.
-func breakOff(rig *hookRig, body []byte) {
+func breakOff(rig *rig, body []byte) {
 	conn, err := net.Dial("tcp", rig.srv.Listener.Addr().String())
 	if err != nil {
 		return
 	}
 	defer conn.Close()
-	raw := hookRaw("1.1", body, len(body))
+	raw := rawRequest("1.1", body, len(body))
 	_, _ = io.WriteString(conn, raw[:len(raw)-1-rand.IntN(len(body))])
 }
 

@@ -28,72 +28,72 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-const hookSecret = "8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e"
+const testSecret = "8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e"
 
-var errHook = errors.New("boom-of-the-callback")
+var errBoom = errors.New("boom-of-the-callback")
 
-// hookEvent is a delivery event as Mailtrap sends it.
-func hookEvent(id string) string {
+// eventJSON is a delivery event as Mailtrap sends it.
+func eventJSON(id string) string {
 	return `{"event":"delivery","sending_stream":"transactional","message_id":"m-` + id +
 		`","email":"recipient@example.com","event_id":"` + id + `","timestamp":1716070000}`
 }
 
-const hookAudit = `{"event":"activity_log.user.updated","description":"x","actor":{"name":"Mailtrap"},"timestamp":1716070000}`
+const auditJSON = `{"event":"activity_log.user.updated","description":"x","actor":{"name":"Mailtrap"},"timestamp":1716070000}`
 
-func hookEnvelope(events ...string) []byte {
+func envelopeOf(events ...string) []byte {
 	return []byte(`{"events":[` + strings.Join(events, ",") + `]}`)
 }
 
-func hookBody(ids ...string) []byte {
+func bodyOf(ids ...string) []byte {
 	events := make([]string, len(ids))
 	for i, id := range ids {
-		events[i] = hookEvent(id)
+		events[i] = eventJSON(id)
 	}
-	return hookEnvelope(events...)
+	return envelopeOf(events...)
 }
 
-// hookPadded is a delivery of one event, n bytes long.
-func hookPadded(id string, n int) []byte {
-	return append(hookBody(id), bytes.Repeat([]byte(" "), n-len(hookBody(id)))...)
+// padded is a delivery of one event, n bytes long.
+func padded(id string, n int) []byte {
+	return append(bodyOf(id), bytes.Repeat([]byte(" "), n-len(bodyOf(id)))...)
 }
 
-// hookBroken is cut off after its two events.
-func hookBroken() []byte { return []byte(strings.TrimSuffix(string(hookBody("a", "b")), "]}") + ",") }
+// brokenBody is cut off after its two events.
+func brokenBody() []byte { return []byte(strings.TrimSuffix(string(bodyOf("a", "b")), "]}") + ",") }
 
-// hookID is the event id of an event that hookEvent made.
-func hookID(ev mw.Event) string {
+// idOf is the event id of an event that eventJSON made.
+func idOf(ev mw.Event) string {
 	if sent, ok := ev.(*mw.SendingWebhookEvent); ok {
 		return sent.EventID
 	}
 	return ev.Name()
 }
 
-func hookIDs(events []mw.Event) (ids []string) {
+func idsOf(events []mw.Event) (ids []string) {
 	for _, ev := range events {
-		ids = append(ids, hookID(ev))
+		ids = append(ids, idOf(ev))
 	}
 	return ids
 }
 
-// hookSaid collects what is logged, at all levels.
-type hookSaid struct {
+// recordedLog collects what is logged, at all levels.
+type recordedLog struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (s *hookSaid) Write(p []byte) (int, error) {
+func (s *recordedLog) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.buf.Write(p)
 }
 
-func (s *hookSaid) String() string {
+func (s *recordedLog) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.buf.String()
 }
 
-func (s *hookSaid) count(part string) (n int) {
+func (s *recordedLog) count(part string) (n int) {
 	for line := range strings.Lines(s.String()) {
 		if strings.Contains(line, part) {
 			n++
@@ -102,15 +102,15 @@ func (s *hookSaid) count(part string) (n int) {
 	return n
 }
 
-func (s *hookSaid) logger() *slog.Logger {
+func (s *recordedLog) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(s, &slog.HandlerOptions{Level: slog.Level(-100)}))
 }
 
-// A hookRig is a handler, what it says, and perhaps the server that it runs on.
-type hookRig struct {
+// A rig is a handler, what it says, and perhaps the server that it runs on.
+type rig struct {
 	t    testing.TB
 	h    *mw.Handler
-	said *hookSaid
+	said *recordedLog
 	srv  *httptest.Server
 
 	mu      sync.Mutex
@@ -118,11 +118,11 @@ type hookRig struct {
 	seen    []string // ids handed to the default OnEvent
 }
 
-// newHookRig completes h so that it works, where it has not been completed, and watches it.
-func newHookRig(t testing.TB, h *mw.Handler) *hookRig {
-	rig := &hookRig{t: t, h: h, said: new(hookSaid)}
+// newRig completes h so that it works, where it has not been completed, and watches it.
+func newRig(t testing.TB, h *mw.Handler) *rig {
+	rig := &rig{t: t, h: h, said: new(recordedLog)}
 	if h.Verifier == nil && h.VerifierFor == nil {
-		h.Verifier = hookVerifier(t, hookSecret)
+		h.Verifier = testVerifier(t, testSecret)
 	}
 	if h.OnEvent == nil && h.OnDelivery == nil {
 		h.OnEvent = rig.onEvent
@@ -139,60 +139,60 @@ func newHookRig(t testing.TB, h *mw.Handler) *hookRig {
 	}
 	t.Cleanup(func() {
 		for _, r := range rig.observed() {
-			hookCheckSum(t, r)
+			checkSum(t, r)
 		}
 	})
 	return rig
 }
 
-func hookVerifier(t testing.TB, secrets ...string) *mw.Verifier {
+func testVerifier(t testing.TB, secrets ...string) *mw.Verifier {
 	v, err := mw.NewVerifier(secrets...)
 	require.NoError(t, err)
 	return v
 }
 
-func hookCheckSum(t testing.TB, r mw.Report) {
+func checkSum(t testing.TB, r mw.Report) {
 	t.Helper()
 	if sum := r.Handled + r.Duplicates + r.Dropped + r.Failed + r.Held + r.Unstarted; sum != r.Events || r.Unstarted < 0 {
 		t.Errorf("the parts of the report add up to %d of %d events: %+v", sum, r.Events, r)
 	}
 }
 
-func (rig *hookRig) onEvent(_ context.Context, ev mw.Event) error {
+func (rig *rig) onEvent(_ context.Context, ev mw.Event) error {
 	rig.saw(ev)
 	return nil
 }
 
-func (rig *hookRig) saw(ev mw.Event) {
+func (rig *rig) saw(ev mw.Event) {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
-	rig.seen = append(rig.seen, hookID(ev))
+	rig.seen = append(rig.seen, idOf(ev))
 }
 
-func (rig *hookRig) handled() []string {
+func (rig *rig) handled() []string {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
 	return slices.Clone(rig.seen)
 }
 
-func (rig *hookRig) observed() []mw.Report {
+func (rig *rig) observed() []mw.Report {
 	rig.mu.Lock()
 	defer rig.mu.Unlock()
 	return slices.Clone(rig.reports)
 }
 
-func (rig *hookRig) last() mw.Report {
+func (rig *rig) last() mw.Report {
 	rig.t.Helper()
 	reports := rig.observed()
 	require.NotEmpty(rig.t, reports, "Observe was not called")
 	return reports[len(reports)-1]
 }
 
-func (rig *hookRig) serve(edits ...func(*httptest.Server)) *hookRig {
+func (rig *rig) serve(edits ...func(*httptest.Server)) *rig {
 	return rig.serveAs(rig.h, edits...)
 }
 
-func (rig *hookRig) serveAs(handler http.Handler, edits ...func(*httptest.Server)) *hookRig {
+func (rig *rig) serveAs(handler http.Handler, edits ...func(*httptest.Server)) *rig {
 	rig.srv = httptest.NewUnstartedServer(handler)
 	rig.srv.Config.ErrorLog = log.New(rig.said, "", 0)
 	for _, edit := range edits {
@@ -207,57 +207,57 @@ func (rig *hookRig) serveAs(handler http.Handler, edits ...func(*httptest.Server
 	return rig
 }
 
-// A hookAnswer is what the client sees.
-type hookAnswer struct {
+// A reply is what the client sees.
+type reply struct {
 	Status int
 	Header http.Header
 	Body   string
 	Proto  int
 }
 
-type hookEdit = func(*http.Request)
+type requestEdit = func(*http.Request)
 
-func hookHeader(name string, values ...string) hookEdit {
+func withHeader(name string, values ...string) requestEdit {
 	return func(r *http.Request) { r.Header[http.CanonicalHeaderKey(name)] = values }
 }
 
-func hookMethod(method string) hookEdit { return func(r *http.Request) { r.Method = method } }
-func hookChunked(r *http.Request)       { r.ContentLength = -1 }
-func hookForged(r *http.Request) {
-	r.Header.Set(mw.SignatureHeader, mw.Sign([]byte("another"), hookSecret))
+func withMethod(method string) requestEdit { return func(r *http.Request) { r.Method = method } }
+func inChunks(r *http.Request)             { r.ContentLength = -1 }
+func withForgery(r *http.Request) {
+	r.Header.Set(mw.SignatureHeader, mw.Sign([]byte("another"), testSecret))
 }
-func hookUnsigned(r *http.Request) { r.Header.Del(mw.SignatureHeader) }
-func hookQuery(query string) hookEdit {
+func withoutSignature(r *http.Request) { r.Header.Del(mw.SignatureHeader) }
+func withQuery(query string) requestEdit {
 	return func(r *http.Request) { r.URL.RawQuery = query }
 }
 
 // try sends a signed delivery.
-func (rig *hookRig) try(body []byte, edits ...hookEdit) (hookAnswer, error) {
+func (rig *rig) try(body []byte, edits ...requestEdit) (reply, error) {
 	r, err := http.NewRequest(http.MethodPost, rig.srv.URL, bytes.NewReader(body))
 	if err != nil {
-		return hookAnswer{}, err
+		return reply{}, err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set(mw.SignatureHeader, mw.Sign(body, hookSecret))
+	r.Header.Set(mw.SignatureHeader, mw.Sign(body, testSecret))
 	for _, edit := range edits {
 		edit(r)
 	}
 	resp, err := rig.srv.Client().Do(r)
 	if err != nil {
-		return hookAnswer{}, err
+		return reply{}, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return hookAnswer{resp.StatusCode, resp.Header, string(text), resp.ProtoMajor}, err
+	return reply{resp.StatusCode, resp.Header, string(text), resp.ProtoMajor}, err
 }
 
 // post sends a signed delivery and checks all that holds for every answer.
-func (rig *hookRig) post(body []byte, edits ...hookEdit) hookAnswer {
+func (rig *rig) post(body []byte, edits ...requestEdit) reply {
 	rig.t.Helper()
 	before := len(rig.observed())
 	got, err := rig.try(body, edits...)
 	require.NoError(rig.t, err)
-	hookCheckAnswer(rig.t, got)
+	checkReply(rig.t, got)
 	reports := rig.observed()
 	require.Len(rig.t, reports, before+1, "Observe is called once for every request")
 	require.Equal(rig.t, got.Status, reports[before].Status, "Report.Status is what the client saw")
@@ -265,8 +265,8 @@ func (rig *hookRig) post(body []byte, edits ...hookEdit) hookAnswer {
 	return got
 }
 
-// hookCheckAnswer checks that the answer says no more than the status, and has the header that goes with it.
-func hookCheckAnswer(t testing.TB, got hookAnswer) {
+// checkReply checks that the answer says no more than the status, and has the header that goes with it.
+func checkReply(t testing.TB, got reply) {
 	t.Helper()
 	require.Contains(t, []string{"", http.StatusText(got.Status)}, strings.TrimSpace(got.Body))
 	if got.Status == http.StatusMethodNotAllowed {
@@ -286,28 +286,28 @@ func hookCheckAnswer(t testing.TB, got hookAnswer) {
 	}
 }
 
-// A hookRecorder is a ResponseWriter whose reading never has to be cut off.
-type hookRecorder struct{ *httptest.ResponseRecorder }
+// A recorder is a ResponseWriter whose reading never has to be cut off.
+type recorder struct{ *httptest.ResponseRecorder }
 
-func (hookRecorder) SetReadDeadline(time.Time) error { return nil }
+func (recorder) SetReadDeadline(time.Time) error { return nil }
 
 // direct gives a signed delivery to the handler without a server.
-func (rig *hookRig) direct(body []byte, edits ...hookEdit) hookAnswer {
+func (rig *rig) direct(body []byte, edits ...requestEdit) reply {
 	rig.t.Helper()
 	r := httptest.NewRequest(http.MethodPost, "/hook", bytes.NewReader(body))
-	r.Header.Set(mw.SignatureHeader, mw.Sign(body, hookSecret))
+	r.Header.Set(mw.SignatureHeader, mw.Sign(body, testSecret))
 	for _, edit := range edits {
 		edit(r)
 	}
-	w := hookRecorder{httptest.NewRecorder()}
+	w := recorder{httptest.NewRecorder()}
 	rig.h.ServeHTTP(w, r)
-	got := hookAnswer{w.Code, w.Header(), w.Body.String(), 1}
-	hookCheckAnswer(rig.t, got)
+	got := reply{w.Code, w.Header(), w.Body.String(), 1}
+	checkReply(rig.t, got)
 	return got
 }
 
 // dial sends text on a connection of its own.
-func (rig *hookRig) dial(text string) net.Conn {
+func (rig *rig) dial(text string) net.Conn {
 	rig.t.Helper()
 	conn, err := net.Dial("tcp", rig.srv.Listener.Addr().String())
 	require.NoError(rig.t, err)
@@ -318,12 +318,12 @@ func (rig *hookRig) dial(text string) net.Conn {
 	return conn
 }
 
-func hookRaw(version string, body []byte, length int) string {
+func rawRequest(version string, body []byte, length int) string {
 	return fmt.Sprintf("POST / HTTP/%s\r\nHost: x\r\nContent-Length: %d\r\n%s: %s\r\n\r\n%s",
-		version, length, mw.SignatureHeader, mw.Sign(body, hookSecret), body)
+		version, length, mw.SignatureHeader, mw.Sign(body, testSecret), body)
 }
 
-func hookReadStatus(t testing.TB, conn net.Conn) int {
+func readStatus(t testing.TB, conn net.Conn) int {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(t, err)
@@ -332,18 +332,18 @@ func hookReadStatus(t testing.TB, conn net.Conn) int {
 	return resp.StatusCode
 }
 
-// A hookReading counts the reads of a body.
-type hookReading struct {
+// A countedReader counts the reads of a body.
+type countedReader struct {
 	io.Reader
 	reads atomic.Int32
 }
 
-func (r *hookReading) Read(p []byte) (int, error) {
+func (r *countedReader) Read(p []byte) (int, error) {
 	r.reads.Add(1)
 	return r.Reader.Read(p)
 }
 
-func hookWait(t testing.TB, what string, ready func() bool) {
+func eventually(t testing.TB, what string, ready func() bool) {
 	t.Helper()
 	require.Eventually(t, ready, 10*time.Second, 2*time.Millisecond, what)
 }
@@ -365,67 +365,67 @@ func TestHandlerAnswers(t *testing.T) {
 		name  string
 		h     *mw.Handler
 		body  []byte // nil: one event
-		edits []hookEdit
+		edits []requestEdit
 		want  int
 	}{
 		{"an event is handled", &mw.Handler{}, nil, nil, 200},
-		{"a JSON Lines event is handled", &mw.Handler{}, []byte(hookEvent("a") + "\n" + hookEvent("b") + "\n"), nil, 200},
+		{"a JSON Lines event is handled", &mw.Handler{}, []byte(eventJSON("a") + "\n" + eventJSON("b") + "\n"), nil, 200},
 		{"a delivery without events", &mw.Handler{}, []byte(`{"events":[]}`), nil, 200},
-		{"an event of an unknown kind", &mw.Handler{}, hookEnvelope(`{"event":"new"}`, `7`), nil, 200},
-		{"an event fails for good", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errHook))}, nil, nil, 200},
-		{"a delivery fails for good", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errHook))}, nil, nil, 200},
+		{"an event of an unknown kind", &mw.Handler{}, envelopeOf(`{"event":"new"}`, `7`), nil, 200},
+		{"an event fails for good", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errBoom))}, nil, nil, 200},
+		{"a delivery fails for good", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errBoom))}, nil, nil, 200},
 
-		{"no signature", &mw.Handler{}, nil, []hookEdit{hookUnsigned}, 400},
-		{"an empty signature", &mw.Handler{}, nil, []hookEdit{hookHeader(mw.SignatureHeader, "")}, 400},
-		{"a forged signature", &mw.Handler{}, nil, []hookEdit{hookForged}, 400},
+		{"no signature", &mw.Handler{}, nil, []requestEdit{withoutSignature}, 400},
+		{"an empty signature", &mw.Handler{}, nil, []requestEdit{withHeader(mw.SignatureHeader, "")}, 400},
+		{"a forged signature", &mw.Handler{}, nil, []requestEdit{withForgery}, 400},
 		{"a signature that is not hexadecimal", &mw.Handler{}, nil,
-			[]hookEdit{hookHeader(mw.SignatureHeader, strings.Repeat("x", 64))}, 400},
-		{"two signatures, both right", &mw.Handler{}, nil, []hookEdit{hookHeader(mw.SignatureHeader,
-			mw.Sign(hookBody("a"), hookSecret), mw.Sign(hookBody("a"), hookSecret))}, 400},
-		{"two signatures in one header", &mw.Handler{}, nil, []hookEdit{hookHeader(mw.SignatureHeader,
-			mw.Sign(hookBody("a"), hookSecret)+", "+mw.Sign(hookBody("a"), hookSecret))}, 400},
+			[]requestEdit{withHeader(mw.SignatureHeader, strings.Repeat("x", 64))}, 400},
+		{"two signatures, both right", &mw.Handler{}, nil, []requestEdit{withHeader(mw.SignatureHeader,
+			mw.Sign(bodyOf("a"), testSecret), mw.Sign(bodyOf("a"), testSecret))}, 400},
+		{"two signatures in one header", &mw.Handler{}, nil, []requestEdit{withHeader(mw.SignatureHeader,
+			mw.Sign(bodyOf("a"), testSecret)+", "+mw.Sign(bodyOf("a"), testSecret))}, 400},
 		{"an empty body", &mw.Handler{}, []byte{}, nil, 400},
-		{"another secret", &mw.Handler{Verifier: hookVerifier(t, "another")}, nil, nil, 400},
+		{"another secret", &mw.Handler{Verifier: testVerifier(t, "another")}, nil, nil, 400},
 
 		{"a Guard's ErrUnauthorized", &mw.Handler{Guards: guardReturning(mw.ErrUnauthorized)}, nil, nil, 401},
 		{"a Guard's error that wraps ErrUnauthorized",
 			&mw.Handler{Guards: guardReturning(fmt.Errorf("x: %w", mw.ErrUnauthorized))}, nil, nil, 401},
 		{"a Guard's ErrForbidden", &mw.Handler{Guards: guardReturning(mw.ErrForbidden)}, nil, nil, 403},
-		{"a Guard's other error", &mw.Handler{Guards: guardReturning(errHook)}, nil, nil, 403},
-		{"the second Guard's error", &mw.Handler{Guards: append(guardReturning(nil), guardReturning(errHook)...)}, nil, nil, 403},
-		{"a Guard that panics", &mw.Handler{Guards: []mw.Guard{func(*http.Request) error { panic(errHook) }}}, nil, nil, 500},
+		{"a Guard's other error", &mw.Handler{Guards: guardReturning(errBoom)}, nil, nil, 403},
+		{"the second Guard's error", &mw.Handler{Guards: append(guardReturning(nil), guardReturning(errBoom)...)}, nil, nil, 403},
+		{"a Guard that panics", &mw.Handler{Guards: []mw.Guard{func(*http.Request) error { panic(errBoom) }}}, nil, nil, 500},
 		{"VerifierFor's error that wraps ErrUnauthorized",
 			&mw.Handler{VerifierFor: verifierReturning(nil, fmt.Errorf("x: %w", mw.ErrUnauthorized))}, nil, nil, 401},
 		{"VerifierFor's error that wraps ErrForbidden",
 			&mw.Handler{VerifierFor: verifierReturning(nil, fmt.Errorf("x: %w", mw.ErrForbidden))}, nil, nil, 403},
 		{"VerifierFor has neither", &mw.Handler{VerifierFor: verifierReturning(nil, nil)}, nil, nil, 403},
-		{"VerifierFor's other error", &mw.Handler{VerifierFor: verifierReturning(nil, errHook)}, nil, nil, 503},
+		{"VerifierFor's other error", &mw.Handler{VerifierFor: verifierReturning(nil, errBoom)}, nil, nil, 503},
 		{"VerifierFor's error beside a verifier",
-			&mw.Handler{VerifierFor: verifierReturning(hookVerifier(t, hookSecret), errHook)}, nil, nil, 503},
-		{"VerifierFor's verifier", &mw.Handler{VerifierFor: verifierReturning(hookVerifier(t, hookSecret), nil)}, nil, nil, 200},
-		{"VerifierFor instead of Verifier", &mw.Handler{Verifier: hookVerifier(t, hookSecret),
-			VerifierFor: verifierReturning(hookVerifier(t, "another"), nil)}, nil, nil, 400},
+			&mw.Handler{VerifierFor: verifierReturning(testVerifier(t, testSecret), errBoom)}, nil, nil, 503},
+		{"VerifierFor's verifier", &mw.Handler{VerifierFor: verifierReturning(testVerifier(t, testSecret), nil)}, nil, nil, 200},
+		{"VerifierFor instead of Verifier", &mw.Handler{Verifier: testVerifier(t, testSecret),
+			VerifierFor: verifierReturning(testVerifier(t, "another"), nil)}, nil, nil, 400},
 
-		{"GET", &mw.Handler{}, nil, []hookEdit{hookMethod("GET")}, 405},
-		{"HEAD", &mw.Handler{}, nil, []hookEdit{hookMethod("HEAD")}, 405},
-		{"PUT", &mw.Handler{}, nil, []hookEdit{hookMethod("PUT")}, 405},
-		{"OPTIONS", &mw.Handler{}, nil, []hookEdit{hookMethod("OPTIONS")}, 405},
+		{"GET", &mw.Handler{}, nil, []requestEdit{withMethod("GET")}, 405},
+		{"HEAD", &mw.Handler{}, nil, []requestEdit{withMethod("HEAD")}, 405},
+		{"PUT", &mw.Handler{}, nil, []requestEdit{withMethod("PUT")}, 405},
+		{"OPTIONS", &mw.Handler{}, nil, []requestEdit{withMethod("OPTIONS")}, 405},
 
-		{"a body that is too large", &mw.Handler{MaxBodyBytes: 300}, hookPadded("a", 301), nil, 413},
-		{"a body that is too large, in chunks", &mw.Handler{MaxBodyBytes: 300}, hookPadded("a", 301), []hookEdit{hookChunked}, 413},
-		{"too many events", &mw.Handler{MaxEvents: 1}, hookBody("a", "b"), nil, 413},
-		{"too many lines", &mw.Handler{MaxEvents: 1}, []byte(hookEvent("a") + "\n" + hookEvent("b")), nil, 413},
+		{"a body that is too large", &mw.Handler{MaxBodyBytes: 300}, padded("a", 301), nil, 413},
+		{"a body that is too large, in chunks", &mw.Handler{MaxBodyBytes: 300}, padded("a", 301), []requestEdit{inChunks}, 413},
+		{"too many events", &mw.Handler{MaxEvents: 1}, bodyOf("a", "b"), nil, 413},
+		{"too many lines", &mw.Handler{MaxEvents: 1}, []byte(eventJSON("a") + "\n" + eventJSON("b")), nil, 413},
 
-		{"a broken structure", &mw.Handler{}, hookBroken(), nil, 422},
+		{"a broken structure", &mw.Handler{}, brokenBody(), nil, 422},
 		{"a body that is neither object nor array", &mw.Handler{}, []byte("7"), nil, 422},
 		{"a body of white space", &mw.Handler{}, []byte(" \n"), nil, 422},
 
-		{"an event fails", &mw.Handler{OnEvent: eventReturning(errHook)}, nil, nil, 500},
-		{"a delivery fails", &mw.Handler{OnDelivery: deliveryReturning(errHook)}, nil, nil, 500},
+		{"an event fails", &mw.Handler{OnEvent: eventReturning(errBoom)}, nil, nil, 500},
+		{"a delivery fails", &mw.Handler{OnDelivery: deliveryReturning(errBoom)}, nil, nil, 500},
 		{"an event's callback panics",
-			&mw.Handler{OnEvent: func(context.Context, mw.Event) error { panic(errHook) }}, nil, nil, 500},
+			&mw.Handler{OnEvent: func(context.Context, mw.Event) error { panic(errBoom) }}, nil, nil, 500},
 		{"a delivery's callback panics",
-			&mw.Handler{OnDelivery: func(context.Context, *mw.Delivery) error { panic(errHook) }}, nil, nil, 500},
+			&mw.Handler{OnDelivery: func(context.Context, *mw.Delivery) error { panic(errBoom) }}, nil, nil, 500},
 		{"an event's callback overruns", &mw.Handler{EventTimeout: time.Millisecond,
 			OnEvent: func(ctx context.Context, _ mw.Event) error { time.Sleep(300 * time.Millisecond); return nil }}, nil, nil, 500},
 		{"an event's callback heeds its context", &mw.Handler{EventTimeout: time.Millisecond,
@@ -433,18 +433,18 @@ func TestHandlerAnswers(t *testing.T) {
 		{"a delivery's callback overruns", &mw.Handler{Timeout: 50 * time.Millisecond,
 			OnDelivery: func(context.Context, *mw.Delivery) error { time.Sleep(400 * time.Millisecond); return nil }}, nil, nil, 500},
 		{"the verifier has no secret", &mw.Handler{Verifier: new(mw.Verifier)}, nil, nil, 500},
-		{"a panic in VerifierFor", &mw.Handler{VerifierFor: func(*http.Request) (*mw.Verifier, error) { panic(errHook) }}, nil, nil, 500},
-		{"a panic in Scope", &mw.Handler{Scope: func(*http.Request) string { panic(errHook) }}, nil, nil, 500},
+		{"a panic in VerifierFor", &mw.Handler{VerifierFor: func(*http.Request) (*mw.Verifier, error) { panic(errBoom) }}, nil, nil, 500},
+		{"a panic in Scope", &mw.Handler{Scope: func(*http.Request) string { panic(errBoom) }}, nil, nil, 500},
 
 		{"the store is down", &mw.Handler{Dedup: (*mw.MemoryDeduplicator)(nil)}, nil, nil, 503},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, test.h).serve()
+			rig := newRig(t, test.h).serve()
 			body := test.body
 			if body == nil {
-				body = hookBody("a")
+				body = bodyOf("a")
 			}
 			got := rig.post(body, test.edits...)
 			require.Equal(t, test.want, got.Status)
@@ -466,7 +466,7 @@ func TestHandlerChecksInOrder(t *testing.T) {
 	type attempt struct {
 		h     *mw.Handler
 		body  []byte
-		edits []hookEdit
+		edits []requestEdit
 		hog   bool // another request takes all memory
 	}
 	unlessHog := func(r *http.Request, err error) error {
@@ -475,30 +475,30 @@ func TestHandlerChecksInOrder(t *testing.T) {
 		}
 		return err
 	}
-	hogVerifier := hookVerifier(t, hookSecret)
+	hogVerifier := testVerifier(t, testSecret)
 	faults := []struct {
 		name  string
 		want  int
 		apply func(*attempt)
 	}{
 		{"set-up", 500, func(a *attempt) { a.h.Timeout = 29 * time.Second }},
-		{"method", 405, func(a *attempt) { a.edits = append(a.edits, hookMethod("PUT")) }},
-		{"type", 415, func(a *attempt) { a.edits = append(a.edits, hookHeader("Content-Type", "image/png")) }},
+		{"method", 405, func(a *attempt) { a.edits = append(a.edits, withMethod("PUT")) }},
+		{"type", 415, func(a *attempt) { a.edits = append(a.edits, withHeader("Content-Type", "image/png")) }},
 		{"guard", 401, func(a *attempt) {
 			a.h.Guards = []mw.Guard{func(r *http.Request) error { return unlessHog(r, mw.ErrUnauthorized) }}
 		}},
 		{"verifier", 403, func(a *attempt) {
 			a.h.VerifierFor = func(r *http.Request) (*mw.Verifier, error) { return hogVerifier, unlessHog(r, mw.ErrForbidden) }
 		}},
-		{"signature header", 400, func(a *attempt) { a.edits = append(a.edits, hookUnsigned) }},
+		{"signature header", 400, func(a *attempt) { a.edits = append(a.edits, withoutSignature) }},
 		{"size", 413, func(a *attempt) { a.body = append(a.body, bytes.Repeat([]byte(" "), 2*limit)...) }},
 		{"budget", 503, func(a *attempt) { a.hog = true }},
-		{"signature", 400, func(a *attempt) { a.edits = append(a.edits, hookForged) }},
+		{"signature", 400, func(a *attempt) { a.edits = append(a.edits, withForgery) }},
 		{"structure", 422, func(a *attempt) { a.body = append([]byte(`{"events":[{},}`), a.body...) }},
 		{"store", 503, func(a *attempt) {
-			a.h.Dedup = &hookStore{reserve: func(context.Context, []string) ([]mw.Reservation, error) { return nil, errHook }}
+			a.h.Dedup = &recordingStore{reserve: func(context.Context, []string) ([]mw.Reservation, error) { return nil, errBoom }}
 		}},
-		{"callback", 500, func(a *attempt) { a.h.OnEvent = eventReturning(errHook) }},
+		{"callback", 500, func(a *attempt) { a.h.OnEvent = eventReturning(errBoom) }},
 	}
 	for i, first := range faults {
 		for _, second := range faults[i+1:] {
@@ -513,10 +513,10 @@ func TestHandlerChecksInOrder(t *testing.T) {
 				a := &attempt{
 					h: &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit, Scope: func(*http.Request) string { return "t" }},
 				}
-				a.body = hookBody("a")
+				a.body = bodyOf("a")
 				first.apply(a)
 				second.apply(a)
-				rig := newHookRig(t, a.h)
+				rig := newRig(t, a.h)
 				if a.hog {
 					free := rig.hog(limit)
 					defer free()
@@ -531,19 +531,19 @@ func TestHandlerChecksInOrder(t *testing.T) {
 }
 
 // hog has a request of so many bytes stay in its callback until the result is called.
-func (rig *hookRig) hog(bytes int) (free func()) {
+func (rig *rig) hog(bytes int) (free func()) {
 	rig.t.Helper()
 	onEvent, store := rig.h.OnEvent, rig.h.Dedup
 	entered, leave, left := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	rig.h.OnEvent = func(ctx context.Context, ev mw.Event) error {
-		if hookID(ev) == "hog" {
+		if idOf(ev) == "hog" {
 			close(entered)
 			<-leave
 			return nil
 		}
 		return onEvent(ctx, ev)
 	}
-	if store, ok := store.(*hookStore); ok { // which lets the hog pass
+	if store, ok := store.(*recordingStore); ok { // which lets the hog pass
 		reserve, first := store.reserve, true
 		store.reserve = func(ctx context.Context, keys []string) ([]mw.Reservation, error) {
 			if first {
@@ -556,7 +556,7 @@ func (rig *hookRig) hog(bytes int) (free func()) {
 	rig.serve()
 	go func() {
 		defer close(left)
-		_, _ = rig.try(hookPadded("hog", bytes), hookHeader("X-Hog", "1"))
+		_, _ = rig.try(padded("hog", bytes), withHeader("X-Hog", "1"))
 	}()
 	select {
 	case <-entered:
@@ -567,7 +567,7 @@ func (rig *hookRig) hog(bytes int) (free func()) {
 }
 
 func TestHandlerSetUpErrors(t *testing.T) {
-	v := hookVerifier(t, hookSecret)
+	v := testVerifier(t, testSecret)
 	tests := []struct {
 		name string
 		h    *mw.Handler
@@ -592,7 +592,7 @@ func TestHandlerSetUpErrors(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			said := new(hookSaid)
+			said := new(recordedLog)
 			test.h.Logger = said.logger()
 			var called atomic.Int32
 			if test.h.OnEvent != nil {
@@ -604,9 +604,9 @@ func TestHandlerSetUpErrors(t *testing.T) {
 			test.h.Guards = []mw.Guard{func(*http.Request) error { called.Add(1); return nil }}
 			var reports []mw.Report
 			test.h.Observe = func(_ context.Context, r mw.Report) { reports = append(reports, r) }
-			body := &hookReading{Reader: bytes.NewReader(hookBody("a"))}
+			body := &countedReader{Reader: bytes.NewReader(bodyOf("a"))}
 			r := httptest.NewRequest(http.MethodPost, "/", body)
-			r.Header.Set(mw.SignatureHeader, mw.Sign(hookBody("a"), hookSecret))
+			r.Header.Set(mw.SignatureHeader, mw.Sign(bodyOf("a"), testSecret))
 			w := httptest.NewRecorder()
 			test.h.ServeHTTP(w, r)
 
@@ -624,9 +624,9 @@ func TestHandlerSetUpErrors(t *testing.T) {
 		})
 	}
 	t.Run("limits that are allowed", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{Timeout: 28 * time.Second, MaxBodyBytes: 1000, MaxInFlightBytes: 1000,
+		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, MaxBodyBytes: 1000, MaxInFlightBytes: 1000,
 			VerifierFor: verifierReturning(v, nil)}).serve()
-		require.Equal(t, 200, rig.post(hookBody("a")).Status)
+		require.Equal(t, 200, rig.post(bodyOf("a")).Status)
 	})
 }
 
@@ -635,37 +635,37 @@ func TestHandlerRefusesBeforeReading(t *testing.T) {
 	tests := []struct {
 		name  string
 		h     *mw.Handler
-		edits []hookEdit
+		edits []requestEdit
 		want  int
 	}{
-		{"method", &mw.Handler{}, []hookEdit{hookMethod("PUT")}, 405},
-		{"type", &mw.Handler{}, []hookEdit{hookHeader("Content-Type", "video/mp4")}, 415},
-		{"encoding", &mw.Handler{}, []hookEdit{hookHeader("Content-Encoding", "gzip")}, 415},
-		{"guard", &mw.Handler{Guards: guardReturning(errHook)}, nil, 403},
+		{"method", &mw.Handler{}, []requestEdit{withMethod("PUT")}, 405},
+		{"type", &mw.Handler{}, []requestEdit{withHeader("Content-Type", "video/mp4")}, 415},
+		{"encoding", &mw.Handler{}, []requestEdit{withHeader("Content-Encoding", "gzip")}, 415},
+		{"guard", &mw.Handler{Guards: guardReturning(errBoom)}, nil, 403},
 		{"password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("u", "p")}}, nil, 401},
 		{"token", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("t", "p")}}, nil, 403},
 		{"address", &mw.Handler{Guards: []mw.Guard{mw.NewIPAllowlist(mw.IPRanges()).Guard()}}, nil, 403},
 		{"no such tenant", &mw.Handler{VerifierFor: verifierReturning(nil, nil)}, nil, 403},
-		{"tenant's store is down", &mw.Handler{VerifierFor: verifierReturning(nil, errHook)}, nil, 503},
-		{"no signature", &mw.Handler{}, []hookEdit{hookUnsigned}, 400},
-		{"two signatures", &mw.Handler{}, []hookEdit{hookHeader(mw.SignatureHeader, "a", "b")}, 400},
+		{"tenant's store is down", &mw.Handler{VerifierFor: verifierReturning(nil, errBoom)}, nil, 503},
+		{"no signature", &mw.Handler{}, []requestEdit{withoutSignature}, 400},
+		{"two signatures", &mw.Handler{}, []requestEdit{withHeader(mw.SignatureHeader, "a", "b")}, 400},
 		{"size", &mw.Handler{MaxBodyBytes: 10}, nil, 413},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			rig := newHookRig(t, test.h)
-			body := &hookReading{Reader: bytes.NewReader(hookBody("a"))}
-			got := rig.direct(hookBody("a"), append(test.edits, func(r *http.Request) { r.Body = io.NopCloser(body) })...)
+			rig := newRig(t, test.h)
+			body := &countedReader{Reader: bytes.NewReader(bodyOf("a"))}
+			got := rig.direct(bodyOf("a"), append(test.edits, func(r *http.Request) { r.Body = io.NopCloser(body) })...)
 			require.Equal(t, test.want, got.Status)
 			require.Zero(t, body.reads.Load(), "the body was read")
 			require.Zero(t, rig.last().BodyBytes)
 		})
 	}
 	t.Run("a client that waits for 100 Continue", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{Guards: guardReturning(errHook)}).serve()
-		head, _, _ := strings.Cut(hookRaw("1.1", nil, 100), "\r\n\r\n")
+		rig := newRig(t, &mw.Handler{Guards: guardReturning(errBoom)}).serve()
+		head, _, _ := strings.Cut(rawRequest("1.1", nil, 100), "\r\n\r\n")
 		conn := rig.dial(head + "\r\nExpect: 100-continue\r\n\r\n")
-		require.Equal(t, 403, hookReadStatus(t, conn))
+		require.Equal(t, 403, readStatus(t, conn))
 	})
 }
 
@@ -674,15 +674,15 @@ func TestHandlerGuardsRunInOrder(t *testing.T) {
 	guard := func(i int, err error) mw.Guard {
 		return func(*http.Request) error { ran = append(ran, i); return err }
 	}
-	rig := newHookRig(t, &mw.Handler{Guards: []mw.Guard{guard(1, nil), guard(2, mw.ErrUnauthorized), guard(3, errHook)}})
-	require.Equal(t, 401, rig.direct(hookBody("a")).Status)
+	rig := newRig(t, &mw.Handler{Guards: []mw.Guard{guard(1, nil), guard(2, mw.ErrUnauthorized), guard(3, errBoom)}})
+	require.Equal(t, 401, rig.direct(bodyOf("a")).Status)
 	require.Equal(t, []int{1, 2}, ran)
 }
 
 func TestHandlerContentTypes(t *testing.T) {
 	bodies := map[string][]byte{
-		"JSON":       hookBody("a", "b"),
-		"JSON Lines": []byte(hookEvent("a") + "\n" + hookEvent("b") + "\n"),
+		"JSON":       bodyOf("a", "b"),
+		"JSON Lines": []byte(eventJSON("a") + "\n" + eventJSON("b") + "\n"),
 	}
 	formats := map[string]mw.Format{"JSON": mw.FormatJSON, "JSON Lines": mw.FormatJSONLines}
 	tests := []struct {
@@ -717,12 +717,12 @@ func TestHandlerContentTypes(t *testing.T) {
 		{"identity and gzip", "Content-Encoding", []string{"identity, gzip"}, 415},
 		{"identity and gzip on two lines", "Content-Encoding", []string{"identity", "gzip"}, 415},
 	}
-	rig := newHookRig(t, &mw.Handler{}).serve()
+	rig := newRig(t, &mw.Handler{}).serve()
 	for format, body := range bodies {
 		for _, test := range tests {
 			t.Run(format+"/"+test.header+" "+test.name, func(t *testing.T) {
 				before := len(rig.handled())
-				require.Equal(t, test.want, rig.post(body, hookHeader(test.header, test.values...)).Status)
+				require.Equal(t, test.want, rig.post(body, withHeader(test.header, test.values...)).Status)
 				if test.want == 200 {
 					require.Equal(t, []string{"a", "b"}, rig.handled()[before:])
 					require.Equal(t, formats[format], rig.last().Format)
@@ -739,7 +739,7 @@ func TestBasicAuth(t *testing.T) {
 	tests := []struct {
 		name           string
 		user, password string
-		edit           hookEdit
+		edit           requestEdit
 		want           int
 	}{
 		{"right", name, password, func(r *http.Request) { r.SetBasicAuth(name, password) }, 200},
@@ -750,8 +750,8 @@ func TestBasicAuth(t *testing.T) {
 		{"swapped", name, password, func(r *http.Request) { r.SetBasicAuth(password, name) }, 401},
 		{"a longer password", name, password, func(r *http.Request) { r.SetBasicAuth(name, password+"x") }, 401},
 		{"no password", name, password, func(r *http.Request) { r.SetBasicAuth(name, "") }, 401},
-		{"another scheme", name, password, hookHeader("Authorization", "Bearer "+password), 401},
-		{"not base64", name, password, hookHeader("Authorization", "Basic !"), 401},
+		{"another scheme", name, password, withHeader("Authorization", "Bearer "+password), 401},
+		{"not base64", name, password, withHeader("Authorization", "Basic !"), 401},
 		{"no name set", "", password, func(r *http.Request) { r.SetBasicAuth("", password) }, 401},
 		{"no password set", name, "", func(r *http.Request) { r.SetBasicAuth(name, "") }, 401},
 		{"nothing set", "", "", func(r *http.Request) { r.SetBasicAuth("", "") }, 401},
@@ -759,8 +759,8 @@ func TestBasicAuth(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			rig := newHookRig(t, &mw.Handler{Guards: []mw.Guard{mw.BasicAuth(test.user, test.password)}}).serve()
-			got := rig.post(hookBody("a"), test.edit)
+			rig := newRig(t, &mw.Handler{Guards: []mw.Guard{mw.BasicAuth(test.user, test.password)}}).serve()
+			got := rig.post(bodyOf("a"), test.edit)
 			if test.user == "" || test.password == "" {
 				require.Contains(t, []int{401, 403}, got.Status)
 				require.Regexp(t, `BasicAuth.*empty`, rig.said.String(), "it logs why")
@@ -804,8 +804,8 @@ func TestQueryToken(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			rig := newHookRig(t, &mw.Handler{Guards: []mw.Guard{mw.QueryToken(test.param, test.want)}}).serve()
-			got := rig.post(hookBody("a"), hookQuery(test.query))
+			rig := newRig(t, &mw.Handler{Guards: []mw.Guard{mw.QueryToken(test.param, test.want)}}).serve()
+			got := rig.post(bodyOf("a"), withQuery(test.query))
 			if test.param == "" || test.want == "" {
 				require.Contains(t, []int{401, 403}, got.Status)
 				require.Regexp(t, `QueryToken.*empty`, rig.said.String(), "it logs why")
@@ -817,23 +817,23 @@ func TestQueryToken(t *testing.T) {
 }
 
 func TestHandlerTenants(t *testing.T) {
-	tenants := map[string]*mw.Verifier{"/one": hookVerifier(t, hookSecret), "/two": hookVerifier(t, hookSecret), "/three": hookVerifier(t, "3")}
-	store := &hookStore{}
-	rig := newHookRig(t, &mw.Handler{
+	tenants := map[string]*mw.Verifier{"/one": testVerifier(t, testSecret), "/two": testVerifier(t, testSecret), "/three": testVerifier(t, "3")}
+	store := &recordingStore{}
+	rig := newRig(t, &mw.Handler{
 		VerifierFor: func(r *http.Request) (*mw.Verifier, error) { return tenants[r.URL.Path], nil },
 		Scope:       func(r *http.Request) string { return r.URL.Path },
 		Dedup:       store,
 	}).serve()
-	at := func(path string) hookEdit { return func(r *http.Request) { r.URL.Path = path } }
+	at := func(path string) requestEdit { return func(r *http.Request) { r.URL.Path = path } }
 
-	require.Equal(t, 200, rig.post(hookBody("a"), at("/one")).Status)
-	require.Equal(t, 200, rig.post(hookBody("a"), at("/two")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a"), at("/one")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a"), at("/two")).Status)
 	require.Equal(t, []string{"a", "a"}, rig.handled(), "each tenant's event is its own")
-	require.Equal(t, 200, rig.post(hookBody("a"), at("/one")).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a"), at("/one")).Status)
 	require.Equal(t, []string{"a", "a"}, rig.handled(), "a retry is recognised")
 	require.Equal(t, 1, rig.last().Duplicates)
-	require.Equal(t, 400, rig.post(hookBody("a"), at("/three")).Status, "another tenant's signature")
-	require.Equal(t, 403, rig.post(hookBody("a"), at("/four")).Status)
+	require.Equal(t, 400, rig.post(bodyOf("a"), at("/three")).Status, "another tenant's signature")
+	require.Equal(t, 403, rig.post(bodyOf("a"), at("/four")).Status)
 
 	keys := store.keysOf("Reserve")
 	require.Len(t, keys, 3)
@@ -844,22 +844,22 @@ func TestHandlerTenants(t *testing.T) {
 func TestHandlerBodyLimit(t *testing.T) {
 	for _, limit := range []int{500, 64 << 10, 64<<10 + 1, 200_000} {
 		for _, length := range []int{limit - 1, limit, limit + 1, 2 * limit} {
-			for name, edit := range map[string]hookEdit{"Content-Length": func(*http.Request) {}, "chunked": hookChunked} {
+			for name, edit := range map[string]requestEdit{"Content-Length": func(*http.Request) {}, "chunked": inChunks} {
 				t.Run(fmt.Sprintf("%d of %d %s", length, limit, name), func(t *testing.T) {
 					t.Parallel()
-					rig := newHookRig(t, &mw.Handler{MaxBodyBytes: int64(limit), MaxInFlightBytes: int64(limit)}).serve()
+					rig := newRig(t, &mw.Handler{MaxBodyBytes: int64(limit), MaxInFlightBytes: int64(limit)}).serve()
 					want := 200
 					if length > limit {
 						want = 413
 					}
-					require.Equal(t, want, rig.post(hookPadded("a", length), edit).Status)
+					require.Equal(t, want, rig.post(padded("a", length), edit).Status)
 					if want == 200 {
 						require.Equal(t, length, rig.last().BodyBytes)
 						require.Equal(t, []string{"a"}, rig.handled())
 					} else {
 						require.Empty(t, rig.handled())
 					}
-					require.Equal(t, 200, rig.post(hookPadded("b", limit), edit).Status, "all memory has been given back")
+					require.Equal(t, 200, rig.post(padded("b", limit), edit).Status, "all memory has been given back")
 				})
 			}
 		}
@@ -867,22 +867,22 @@ func TestHandlerBodyLimit(t *testing.T) {
 }
 
 func TestHandlerDefaultBodyLimit(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{}).serve()
-	require.Equal(t, 200, rig.post(hookPadded("a", 8<<20)).Status)
-	require.Equal(t, 413, rig.post(hookPadded("a", 8<<20+1)).Status)
+	rig := newRig(t, &mw.Handler{}).serve()
+	require.Equal(t, 200, rig.post(padded("a", 8<<20)).Status)
+	require.Equal(t, 413, rig.post(padded("a", 8<<20+1)).Status)
 }
 
 // A limit that a middleware has set is one too.
 func TestHandlerBehindMaxBytesHandler(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{})
+	rig := newRig(t, &mw.Handler{})
 	rig.serveAs(http.MaxBytesHandler(rig.h, 300))
-	require.Equal(t, 200, rig.post(hookPadded("a", 300)).Status)
-	require.Equal(t, 413, rig.post(hookPadded("a", 301)).Status)
+	require.Equal(t, 200, rig.post(padded("a", 300)).Status)
+	require.Equal(t, 413, rig.post(padded("a", 301)).Status)
 }
 
 func TestHandlerMaxEvents(t *testing.T) {
 	lines := func(n int) []byte { return []byte(strings.Repeat("{\"event\":\"x\"}\n", n)) }
-	envelope := func(n int) []byte { return hookEnvelope(slices.Repeat([]string{"{}"}, n)...) }
+	envelope := func(n int) []byte { return envelopeOf(slices.Repeat([]string{"{}"}, n)...) }
 	tests := []struct {
 		name string
 		max  int
@@ -899,7 +899,7 @@ func TestHandlerMaxEvents(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var called atomic.Int32
-			rig := newHookRig(t, &mw.Handler{MaxEvents: test.max,
+			rig := newRig(t, &mw.Handler{MaxEvents: test.max,
 				OnEvent: func(context.Context, mw.Event) error { called.Add(1); return nil }}).serve()
 			require.Equal(t, test.want, rig.post(test.body).Status)
 			if test.want == 413 {
@@ -914,69 +914,69 @@ func TestHandlerMaxEvents(t *testing.T) {
 
 func TestHandlerMaxInFlightBytes(t *testing.T) {
 	const limit = 4096
-	for name, edit := range map[string]hookEdit{"Content-Length": func(*http.Request) {}, "chunked": hookChunked} {
+	for name, edit := range map[string]requestEdit{"Content-Length": func(*http.Request) {}, "chunked": inChunks} {
 		t.Run(name, func(t *testing.T) {
-			rig := newHookRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit})
+			rig := newRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit})
 			free := rig.hog(limit)
-			require.Equal(t, 503, rig.post(hookBody("a"), edit).Status)
+			require.Equal(t, 503, rig.post(bodyOf("a"), edit).Status)
 			require.Empty(t, rig.handled())
 			free()
-			hookWait(t, "the memory is given back", func() bool {
-				return rig.post(hookPadded("a", limit), edit).Status == 200
+			eventually(t, "the memory is given back", func() bool {
+				return rig.post(padded("a", limit), edit).Status == 200
 			})
 		})
 	}
 	t.Run("room for both", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: 2 * limit})
+		rig := newRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: 2 * limit})
 		free := rig.hog(limit)
 		defer free()
-		require.Equal(t, 200, rig.post(hookPadded("a", limit)).Status)
+		require.Equal(t, 200, rig.post(padded("a", limit)).Status)
 	})
 	t.Run("a chunked body that outgrows what is left", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{MaxBodyBytes: 300_000, MaxInFlightBytes: 400_000})
+		rig := newRig(t, &mw.Handler{MaxBodyBytes: 300_000, MaxInFlightBytes: 400_000})
 		free := rig.hog(300_000)
 		defer free()
-		require.Equal(t, 200, rig.post(hookPadded("a", 1000), hookChunked).Status)
-		require.Equal(t, 503, rig.post(hookPadded("a", 250_000), hookChunked).Status)
-		require.Equal(t, 200, rig.post(hookPadded("a", 1000), hookChunked).Status)
+		require.Equal(t, 200, rig.post(padded("a", 1000), inChunks).Status)
+		require.Equal(t, 503, rig.post(padded("a", 250_000), inChunks).Status)
+		require.Equal(t, 200, rig.post(padded("a", 1000), inChunks).Status)
 	})
 }
 
 // Memory that was not given back would add up until nothing passes.
 func TestHandlerGivesMemoryBack(t *testing.T) {
 	const limit = 4096
-	panicking := func(context.Context, mw.Event) error { panic(errHook) }
+	panicking := func(context.Context, mw.Event) error { panic(errBoom) }
 	tests := []struct {
 		name    string
 		onEvent func(context.Context, mw.Event) error
-		send    func(rig *hookRig)
+		send    func(rig *rig)
 	}{
-		{"handled", eventReturning(nil), func(rig *hookRig) { rig.post(hookPadded("a", limit)) }},
-		{"forged", eventReturning(nil), func(rig *hookRig) { rig.post(hookPadded("a", limit), hookForged) }},
-		{"too large", eventReturning(nil), func(rig *hookRig) { rig.post(hookPadded("a", limit+1), hookChunked) }},
-		{"broken", eventReturning(nil), func(rig *hookRig) { rig.post(hookBroken()) }},
-		{"failed", eventReturning(errHook), func(rig *hookRig) { rig.post(hookPadded("a", limit)) }},
-		{"panicked", panicking, func(rig *hookRig) { rig.post(hookPadded("a", limit)) }},
-		{"hung up while sending", eventReturning(nil), func(rig *hookRig) {
-			rig.dial(hookRaw("1.1", hookBody("a"), limit)).Close()
+		{"handled", eventReturning(nil), func(rig *rig) { rig.post(padded("a", limit)) }},
+		{"forged", eventReturning(nil), func(rig *rig) { rig.post(padded("a", limit), withForgery) }},
+		{"too large", eventReturning(nil), func(rig *rig) { rig.post(padded("a", limit+1), inChunks) }},
+		{"broken", eventReturning(nil), func(rig *rig) { rig.post(brokenBody()) }},
+		{"failed", eventReturning(errBoom), func(rig *rig) { rig.post(padded("a", limit)) }},
+		{"panicked", panicking, func(rig *rig) { rig.post(padded("a", limit)) }},
+		{"hung up while sending", eventReturning(nil), func(rig *rig) {
+			rig.dial(rawRequest("1.1", bodyOf("a"), limit)).Close()
 		}},
 		{"hung up while waiting", func(context.Context, mw.Event) error { time.Sleep(20 * time.Millisecond); return nil },
-			func(rig *hookRig) { rig.dial(hookRaw("1.1", hookPadded("a", limit), limit)).Close() }},
+			func(rig *rig) { rig.dial(rawRequest("1.1", padded("a", limit), limit)).Close() }},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit})
+			rig := newRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit})
 			rig.h.OnEvent = func(ctx context.Context, ev mw.Event) error {
-				if hookID(ev) == "last" {
+				if idOf(ev) == "last" {
 					return nil
 				}
 				return test.onEvent(ctx, ev)
 			}
 			rig.serve()
 			test.send(rig)
-			hookWait(t, "Observe", func() bool { return len(rig.observed()) == 1 })
-			hookWait(t, "the memory is given back", func() bool { return rig.post(hookPadded("last", limit)).Status == 200 })
+			eventually(t, "Observe", func() bool { return len(rig.observed()) == 1 })
+			eventually(t, "the memory is given back", func() bool { return rig.post(padded("last", limit)).Status == 200 })
 		})
 	}
 }
@@ -990,7 +990,7 @@ func TestHandlerChargesAbandonedCallbacks(t *testing.T) {
 				leave := make(chan struct{})
 				stay := func() error { <-leave; return nil }
 				h := &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit, Timeout: 5 * time.Second}
-				body := hookPadded("a", limit)
+				body := padded("a", limit)
 				switch kind {
 				case "OnEvent":
 					h.OnEvent = func(context.Context, mw.Event) error { return stay() }
@@ -998,16 +998,16 @@ func TestHandlerChargesAbandonedCallbacks(t *testing.T) {
 					h.OnDelivery = func(context.Context, *mw.Delivery) error { return stay() }
 				default:
 					h.OnMalformed = func(context.Context, *mw.Delivery, error) error { return stay() }
-					body = append(hookBroken(), bytes.Repeat([]byte(" "), limit-len(hookBroken()))...)
+					body = append(brokenBody(), bytes.Repeat([]byte(" "), limit-len(brokenBody()))...)
 				}
-				rig := newHookRig(t, h)
+				rig := newRig(t, h)
 				require.Equal(t, 500, rig.direct(body).Status)
-				require.Equal(t, 503, rig.direct(hookBody("b")).Status, "the callback still runs")
+				require.Equal(t, 503, rig.direct(bodyOf("b")).Status, "the callback still runs")
 				time.Sleep(time.Hour)
-				require.Equal(t, 503, rig.direct(hookBody("b")).Status, "and goes on")
+				require.Equal(t, 503, rig.direct(bodyOf("b")).Status, "and goes on")
 				close(leave)
 				synctest.Wait()
-				require.Equal(t, 200, rig.direct(hookPadded("b", limit)).Status)
+				require.Equal(t, 200, rig.direct(padded("b", limit)).Status)
 			})
 		})
 	}
@@ -1030,17 +1030,17 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 		{"through a writer that can be unwrapped", 200 * time.Millisecond, func(srv *httptest.Server) {
 			inner := srv.Config.Handler
 			srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				inner.ServeHTTP(hookUnwrapping{hookWrapped{w}, w}, r)
+				inner.ServeHTTP(unwrappableWriter{bareWriter{w}, w}, r)
 			})
 		}, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{Timeout: test.timeout}).serve(test.edit)
-			body := hookBody("a")
+			rig := newRig(t, &mw.Handler{Timeout: test.timeout}).serve(test.edit)
+			body := bodyOf("a")
 			began := time.Now()
-			conn := rig.dial(hookRaw("1.1", body, len(body)+1_000_000))
+			conn := rig.dial(rawRequest("1.1", body, len(body)+1_000_000))
 			if test.drip {
 				stop := make(chan struct{})
 				defer close(stop)
@@ -1055,7 +1055,7 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 					}
 				}()
 			}
-			require.Equal(t, 503, hookReadStatus(t, conn))
+			require.Equal(t, 503, readStatus(t, conn))
 			require.Less(t, time.Since(began), 5*time.Second)
 			require.GreaterOrEqual(t, time.Since(began), 150*time.Millisecond)
 			require.Equal(t, 503, rig.last().Status)
@@ -1073,48 +1073,48 @@ func TestHandlerRefusesSlowBodiesInTime(t *testing.T) {
 		text string
 		want int
 	}{
-		{"guard", &mw.Handler{Guards: guardReturning(errHook)}, hookRaw("1.1", hookBody("a"), 2000), 403},
+		{"guard", &mw.Handler{Guards: guardReturning(errBoom)}, rawRequest("1.1", bodyOf("a"), 2000), 403},
 		{"no signature", &mw.Handler{}, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\nx", 400},
-		{"too large", &mw.Handler{MaxBodyBytes: 1000}, hookRaw("1.1", hookBody("a"), 2000), 413},
-		{"wrong set-up", &mw.Handler{OnEvent: eventReturning(nil), OnDelivery: deliveryReturning(nil)}, hookRaw("1.1", hookBody("a"), 2000), 500},
+		{"too large", &mw.Handler{MaxBodyBytes: 1000}, rawRequest("1.1", bodyOf("a"), 2000), 413},
+		{"wrong set-up", &mw.Handler{OnEvent: eventReturning(nil), OnDelivery: deliveryReturning(nil)}, rawRequest("1.1", bodyOf("a"), 2000), 500},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			test.h.Timeout = 200 * time.Millisecond
-			rig := newHookRig(t, test.h).serve()
+			rig := newRig(t, test.h).serve()
 			conn := rig.dial(test.text)
 			require.NoError(t, conn.SetDeadline(time.Now().Add(3*time.Second)))
-			require.Equal(t, test.want, hookReadStatus(t, conn))
+			require.Equal(t, test.want, readStatus(t, conn))
 		})
 	}
 }
 
-type hookWrapped struct{ http.ResponseWriter }
+type bareWriter struct{ http.ResponseWriter }
 
-type hookUnwrapping struct {
-	hookWrapped
+type unwrappableWriter struct {
+	bareWriter
 	inner http.ResponseWriter
 }
 
-func (w hookUnwrapping) Unwrap() http.ResponseWriter { return w.inner }
+func (w unwrappableWriter) Unwrap() http.ResponseWriter { return w.inner }
 
 func TestHandlerTellsOnceThatItCannotCutOff(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{})
-	rig.serveAs(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { rig.h.ServeHTTP(hookWrapped{w}, r) }))
+	rig := newRig(t, &mw.Handler{})
+	rig.serveAs(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { rig.h.ServeHTTP(bareWriter{w}, r) }))
 	for range 3 {
-		require.Equal(t, 200, rig.post(hookBody("a")).Status)
+		require.Equal(t, 200, rig.post(bodyOf("a")).Status)
 	}
 	require.Equal(t, 1, rig.said.count("Unwrap"))
 }
 
 // A connection outlives the deadline that one of its requests had.
 func TestHandlerKeepsConnectionsAlive(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
+	rig := newRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
 	conn := rig.dial("")
 	reader := bufio.NewReader(conn)
 	for range 3 {
-		_, err := io.WriteString(conn, hookRaw("1.1", hookBody("a"), len(hookBody("a"))))
+		_, err := io.WriteString(conn, rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))))
 		require.NoError(t, err)
 		resp, err := http.ReadResponse(reader, nil)
 		require.NoError(t, err)
@@ -1125,48 +1125,48 @@ func TestHandlerKeepsConnectionsAlive(t *testing.T) {
 }
 
 func TestHandlerBrokenOffBody(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{}).serve()
-	conn := rig.dial(hookRaw("1.1", hookBody("a"), len(hookBody("a"))+1))
+	rig := newRig(t, &mw.Handler{}).serve()
+	conn := rig.dial(rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))+1))
 	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
-	require.Equal(t, 400, hookReadStatus(t, conn), "what is cut off is not what was signed")
+	require.Equal(t, 400, readStatus(t, conn), "what is cut off is not what was signed")
 	require.Empty(t, rig.handled())
 }
 
 func TestHandlerProtocols(t *testing.T) {
 	t.Run("HTTP/1.0", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{}).serve()
-		conn := rig.dial(hookRaw("1.0", hookBody("a"), len(hookBody("a"))))
-		require.Equal(t, 200, hookReadStatus(t, conn))
+		rig := newRig(t, &mw.Handler{}).serve()
+		conn := rig.dial(rawRequest("1.0", bodyOf("a"), len(bodyOf("a"))))
+		require.Equal(t, 200, readStatus(t, conn))
 		require.Equal(t, []string{"a"}, rig.handled())
 	})
 	t.Run("HTTP/2", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{MaxBodyBytes: 200_000}).serve(func(srv *httptest.Server) { srv.EnableHTTP2 = true })
-		got := rig.post(hookBody("a"))
+		rig := newRig(t, &mw.Handler{MaxBodyBytes: 200_000}).serve(func(srv *httptest.Server) { srv.EnableHTTP2 = true })
+		got := rig.post(bodyOf("a"))
 		require.Equal(t, 2, got.Proto)
 		require.Equal(t, 200, got.Status)
-		require.Equal(t, 200, rig.post(hookPadded("b", 200_000), hookChunked).Status)
+		require.Equal(t, 200, rig.post(padded("b", 200_000), inChunks).Status)
 		require.Equal(t, []string{"a", "b"}, rig.handled())
-		require.Equal(t, 413, rig.post(hookPadded("b", 200_001), hookChunked).Status)
-		require.Equal(t, 400, rig.post(hookBody("a"), hookForged).Status)
+		require.Equal(t, 413, rig.post(padded("b", 200_001), inChunks).Status)
+		require.Equal(t, 400, rig.post(bodyOf("a"), withForgery).Status)
 	})
 	t.Run("a slow body over HTTP/2", func(t *testing.T) {
-		rig := newHookRig(t, &mw.Handler{Timeout: 150 * time.Millisecond}).serve(func(srv *httptest.Server) { srv.EnableHTTP2 = true })
+		rig := newRig(t, &mw.Handler{Timeout: 150 * time.Millisecond}).serve(func(srv *httptest.Server) { srv.EnableHTTP2 = true })
 		body, w := io.Pipe()
 		defer w.Close()
-		go func() { _, _ = w.Write(hookBody("a")) }()
-		got, err := rig.try(hookBody("a"), func(r *http.Request) { r.Body, r.ContentLength = body, -1 })
+		go func() { _, _ = w.Write(bodyOf("a")) }()
+		got, err := rig.try(bodyOf("a"), func(r *http.Request) { r.Body, r.ContentLength = body, -1 })
 		require.NoError(t, err)
 		require.Equal(t, 503, got.Status)
 	})
 }
 
 func TestReport(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: func(_ context.Context, ev mw.Event) error {
-		switch hookID(ev) {
+	rig := newRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: func(_ context.Context, ev mw.Event) error {
+		switch idOf(ev) {
 		case "fails":
-			return errHook
+			return errBoom
 		case "drops":
-			return mw.Permanent(errHook)
+			return mw.Permanent(errBoom)
 		}
 		return nil
 	}}).serve()
@@ -1177,54 +1177,54 @@ func TestReport(t *testing.T) {
 		}
 		require.Positive(t, rig.last().Duration)
 	}
-	require.Equal(t, 200, rig.post(hookBody("before")).Status)
-	check(mw.Report{Status: 200, Format: mw.FormatJSON, BodyBytes: len(hookBody("before")), Events: 1, Handled: 1})
-	body := hookEnvelope(hookEvent("before"), hookEvent("fails"), hookEvent("drops"), hookEvent("new"), `{"event":"x"}`)
+	require.Equal(t, 200, rig.post(bodyOf("before")).Status)
+	check(mw.Report{Status: 200, Format: mw.FormatJSON, BodyBytes: len(bodyOf("before")), Events: 1, Handled: 1})
+	body := envelopeOf(eventJSON("before"), eventJSON("fails"), eventJSON("drops"), eventJSON("new"), `{"event":"x"}`)
 	require.Equal(t, 500, rig.post(body).Status)
 	check(mw.Report{Status: 500, Format: mw.FormatJSON, BodyBytes: len(body), Events: 5, Handled: 2, Duplicates: 1, Dropped: 1,
 		Failed: 1, Unknown: 1})
-	require.ErrorIs(t, rig.last().Err, errHook)
-	require.Equal(t, 400, rig.post(body, hookForged).Status)
+	require.ErrorIs(t, rig.last().Err, errBoom)
+	require.Equal(t, 400, rig.post(body, withForgery).Status)
 	require.Zero(t, rig.last().Events)
 	require.ErrorIs(t, rig.last().Err, mw.ErrInvalidSignature)
-	require.Equal(t, 405, rig.post(nil, hookMethod("GET")).Status)
+	require.Equal(t, 405, rig.post(nil, withMethod("GET")).Status)
 	check(mw.Report{Status: 405})
-	require.Equal(t, 422, rig.post(hookBroken()).Status)
+	require.Equal(t, 422, rig.post(brokenBody()).Status)
 	require.Zero(t, rig.last().Handled)
 	var fault *mw.DecodeError
 	require.ErrorAs(t, rig.last().Err, &fault)
 }
 
 func TestObservePanics(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Observe: func(context.Context, mw.Report) { panic("of Observe") }}).serve()
-	require.Equal(t, 200, rig.post(hookBody("a")).Status)
-	require.Equal(t, 400, rig.post(hookBody("a"), hookForged).Status)
+	rig := newRig(t, &mw.Handler{Observe: func(context.Context, mw.Report) { panic("of Observe") }}).serve()
+	require.Equal(t, 200, rig.post(bodyOf("a")).Status)
+	require.Equal(t, 400, rig.post(bodyOf("a"), withForgery).Status)
 	require.Contains(t, rig.said.String(), "of Observe")
 	require.NotContains(t, rig.said.String(), "http: panic")
 }
 
 func TestHandlerSecrets(t *testing.T) {
 	var got []int
-	rig := newHookRig(t, &mw.Handler{Verifier: hookVerifier(t, "one", hookSecret, "three"),
+	rig := newRig(t, &mw.Handler{Verifier: testVerifier(t, "one", testSecret, "three"),
 		OnDelivery: func(_ context.Context, d *mw.Delivery) error { got = append(got, d.Secret); return nil }}).serve()
-	for _, secret := range []string{"three", "one", hookSecret} {
-		require.Equal(t, 200, rig.post(hookBody("a"), hookHeader(mw.SignatureHeader, mw.Sign(hookBody("a"), secret))).Status)
+	for _, secret := range []string{"three", "one", testSecret} {
+		require.Equal(t, 200, rig.post(bodyOf("a"), withHeader(mw.SignatureHeader, mw.Sign(bodyOf("a"), secret))).Status)
 	}
-	require.Equal(t, 200, rig.post(hookBody("a"),
-		hookHeader(mw.SignatureHeader, strings.ToUpper(mw.Sign(hookBody("a"), "three")))).Status)
+	require.Equal(t, 200, rig.post(bodyOf("a"),
+		withHeader(mw.SignatureHeader, strings.ToUpper(mw.Sign(bodyOf("a"), "three")))).Status)
 	require.Equal(t, []int{2, 0, 1, 2}, got)
 	require.NoError(t, rig.h.Verifier.SetSecrets("four"))
-	require.Equal(t, 400, rig.post(hookBody("a")).Status, "the secret was taken away")
+	require.Equal(t, 400, rig.post(bodyOf("a")).Status, "the secret was taken away")
 }
 
 // Where tenants share a store, an empty scope would make their keys the same.
 func TestEmptyScopeIsRefused(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{
-		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return hookVerifier(t, hookSecret), nil },
+	rig := newRig(t, &mw.Handler{
+		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return testVerifier(t, testSecret), nil },
 		Dedup:       mw.NewMemoryDeduplicator(0, 0),
 		Scope:       func(*http.Request) string { return "" },
 	})
-	require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 	require.Empty(t, rig.handled())
 	require.Equal(t, 1, rig.said.count("Scope"))
 }
@@ -1234,13 +1234,13 @@ func TestHandlerAnswersAfterSlowGuards(t *testing.T) {
 	for name, serverTimeout := range map[string]time.Duration{"no ReadTimeout": 0, "a long ReadTimeout": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{Timeout: 50 * time.Millisecond, Guards: []mw.Guard{func(*http.Request) error {
+			rig := newRig(t, &mw.Handler{Timeout: 50 * time.Millisecond, Guards: []mw.Guard{func(*http.Request) error {
 				time.Sleep(100 * time.Millisecond)
-				return errHook
+				return errBoom
 			}}}).serve(func(s *httptest.Server) { s.Config.ReadTimeout = serverTimeout })
-			conn := rig.dial(hookRaw("1.1", hookBody("a"), 2000))
+			conn := rig.dial(rawRequest("1.1", bodyOf("a"), 2000))
 			require.NoError(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
-			require.Equal(t, 403, hookReadStatus(t, conn))
+			require.Equal(t, 403, readStatus(t, conn))
 		})
 	}
 }
@@ -1251,7 +1251,7 @@ func (idleBody) Read([]byte) (int, error) { return 0, nil }
 func (idleBody) Close() error             { return nil }
 
 func TestBodyThatNeverComes(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{})
+	rig := newRig(t, &mw.Handler{})
 	require.Equal(t, 400, rig.direct(nil, func(r *http.Request) { r.Body, r.ContentLength = idleBody{}, -1 }).Status)
 	require.ErrorIs(t, rig.last().Err, io.ErrNoProgress)
 }

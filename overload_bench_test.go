@@ -23,20 +23,20 @@ import (
 //	go test -run '^$' -bench Overload -benchtime 1x
 func BenchmarkOverload(b *testing.B) {
 	for _, size := range []int{1_000, 200_000} { // the latter has some 500 events in practice
-		for name, edit := range map[string]hookEdit{"Content-Length": func(*http.Request) {}, "chunked": hookChunked} {
+		for name, edit := range map[string]requestEdit{"Content-Length": func(*http.Request) {}, "chunked": inChunks} {
 			b.Run(fmt.Sprintf("%d bytes, %s", size, name), func(b *testing.B) { benchmarkOverload(b, size, edit) })
 		}
 	}
 }
 
-func benchmarkOverload(b *testing.B, size int, edit hookEdit) {
+func benchmarkOverload(b *testing.B, size int, edit requestEdit) {
 	const room, work, phase = 16, 50 * time.Millisecond, 1500 * time.Millisecond
-	rig := newHookRig(b, &mw.Handler{MaxBodyBytes: int64(size), MaxInFlightBytes: room * int64(size),
+	rig := newRig(b, &mw.Handler{MaxBodyBytes: int64(size), MaxInFlightBytes: room * int64(size),
 		OnEvent: func(context.Context, mw.Event) error { time.Sleep(work); return nil }}).serve()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10 * room}}
 	defer client.CloseIdleConnections()
-	body := hookPadded("a", size)
-	signature := mw.Sign(body, hookSecret)
+	body := padded("a", size)
+	signature := mw.Sign(body, testSecret)
 	post := func() (int, error) {
 		r, err := http.NewRequest(http.MethodPost, rig.srv.URL, bytes.NewReader(body))
 		if err != nil {

@@ -189,7 +189,7 @@ func heapPeak(f func()) int64 {
 	return peak - before
 }
 
-// loadWait is hookWait without goroutines of its own, which would be counted.
+// loadWait is eventually without goroutines of its own, which would be counted.
 func loadWait(t testing.TB, what string, ready func() bool) {
 	t.Helper()
 	for end := time.Now().Add(15 * time.Second); !ready(); time.Sleep(2 * time.Millisecond) {
@@ -203,7 +203,7 @@ func loadWait(t testing.TB, what string, ready func() bool) {
 // naive is what people write first.
 var naive http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	if err != nil || mw.Verify(body, r.Header.Get(mw.SignatureHeader), hookSecret) != nil {
+	if err != nil || mw.Verify(body, r.Header.Get(mw.SignatureHeader), testSecret) != nil {
 		http.Error(w, "", http.StatusBadRequest)
 	}
 })
@@ -231,9 +231,9 @@ func TestHandlerMemoryUnderFlood(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			handler, want := naive, []int{400}
-			var rig *hookRig
+			var rig *rig
 			if test.h != nil {
-				rig = newHookRig(t, test.h)
+				rig = newRig(t, test.h)
 				handler, want = rig.h, []int{413, 503}
 				if test.flood.size <= 8<<20 {
 					want = append(want, 400)
@@ -265,7 +265,7 @@ func TestHandlerMemoryUnderFlood(t *testing.T) {
 			require.Less(t, test.flood.answered()[0], test.flood.conns/2, "most clients see their answer")
 			require.Empty(t, rig.handled())
 			rig.srv = srv.Server // on a connection of its own
-			require.Equal(t, 200, rig.post(hookBody("a")).Status)
+			require.Equal(t, 200, rig.post(bodyOf("a")).Status)
 			require.Equal(t, []string{"a"}, rig.handled())
 		})
 	}
@@ -316,22 +316,22 @@ func TestHandlerMemoryOfHeldBodies(t *testing.T) {
 
 // A loadRig is a rig whose events named "exact" stay in their callback. Its faults are to happen only while it is armed.
 type loadRig struct {
-	*hookRig
+	*rig
 	load    *loadServer
 	armed   atomic.Bool
 	entered chan struct{}
 	leave   chan struct{}
 }
 
-// newLoadRig is newHookRig for a handler that set, if it is not nil, completes.
+// newLoadRig is newRig for a handler that set, if it is not nil, completes.
 func newLoadRig(t testing.TB, h *mw.Handler, set func(*loadRig)) *loadRig {
-	l := &loadRig{hookRig: &hookRig{t: t, h: h}, entered: make(chan struct{}), leave: make(chan struct{})}
+	l := &loadRig{rig: &rig{t: t, h: h}, entered: make(chan struct{}), leave: make(chan struct{})}
 	if set != nil {
 		set(l)
 	}
-	l.hookRig = newHookRig(t, h)
+	l.rig = newRig(t, h)
 	wait := func(events ...mw.Event) bool {
-		if len(events) == 0 || hookID(events[0]) != "exact" {
+		if len(events) == 0 || idOf(events[0]) != "exact" {
 			return false
 		}
 		l.entered <- struct{}{}
@@ -367,7 +367,7 @@ func (l *loadRig) serveLoad(size int64) *loadServer {
 // for another byte. A callback that overruns keeps its memory, so that short timeouts do no harm.
 func (l *loadRig) requireBudget(n, size int) {
 	l.t.Helper()
-	body := hookPadded("exact", size)
+	body := padded("exact", size)
 	answers := make(chan int)
 	open := 0
 	send := func() {
@@ -396,7 +396,7 @@ func (l *loadRig) requireBudget(n, size int) {
 			l.t.Fatalf("the budget is not given back: %d of %d bodies pass, the last that did not was answered %d", in, n, refused)
 		}
 	}
-	more, err := l.try(hookBody("more"))
+	more, err := l.try(bodyOf("more"))
 	require.NoError(l.t, err)
 	require.Equal(l.t, 503, more.Status, "more than was taken has been given back")
 	for range n {
@@ -410,13 +410,13 @@ func (l *loadRig) requireBudget(n, size int) {
 // Memory that was not given back would add up until nothing passes, and memory given back twice would be no bound.
 func TestHandlerGivesBackWhatItTook(t *testing.T) {
 	const limit = 200_000
-	full := hookPadded("a", limit)
-	broken := append(hookBroken(), bytes.Repeat([]byte(" "), limit-len(hookBroken()))...)
+	full := padded("a", limit)
+	broken := append(brokenBody(), bytes.Repeat([]byte(" "), limit-len(brokenBody()))...)
 	goexit := func() error { runtime.Goexit(); return nil }
-	panics := func() error { panic(errHook) }
+	panics := func() error { panic(errBoom) }
 	overruns := func() error { time.Sleep(600 * time.Millisecond); return nil }
-	fails := func() error { return errHook }
-	permanent := func() error { return mw.Permanent(errHook) }
+	fails := func() error { return errBoom }
+	permanent := func() error { return mw.Permanent(errBoom) }
 	ifArmed := func(l *loadRig, f func() error) error {
 		if l.armed.Load() {
 			return f()
@@ -446,7 +446,7 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 	}
 	verifierFor := func(f func() error) func(*loadRig) {
 		return func(l *loadRig) {
-			v := hookVerifier(l.t, hookSecret)
+			v := testVerifier(l.t, testSecret)
 			l.h.VerifierFor = func(*http.Request) (*mw.Verifier, error) { return v, ifArmed(l, f) }
 		}
 	}
@@ -461,7 +461,7 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 	reserves := func(reservation mw.Reservation, f func() error) func(*loadRig) {
 		return func(l *loadRig) {
 			l.h.Timeout = 300 * time.Millisecond
-			l.h.Dedup = &hookStore{reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
+			l.h.Dedup = &recordingStore{reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
 				if l.armed.Load() {
 					return slices.Repeat([]mw.Reservation{reservation}, len(keys)), f()
 				}
@@ -473,7 +473,7 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 		return func(l *loadRig) {
 			l.h.OnEvent = func(context.Context, mw.Event) error { return ifArmed(l, func() error { return outcome }) }
 			settle := func(context.Context) error { return ifArmed(l, f) }
-			l.h.Dedup = &hookStore{commit: settle, release: settle,
+			l.h.Dedup = &recordingStore{commit: settle, release: settle,
 				reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
 					return slices.Repeat([]mw.Reservation{mw.Reserved}, len(keys)), nil
 				}}
@@ -482,11 +482,11 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 	quick := func(l *loadRig) { l.h.Timeout = 300 * time.Millisecond }
 	slowly := onEvent(func() error { time.Sleep(50 * time.Millisecond); return nil })
 
-	post := func(body []byte, edits ...hookEdit) func(*loadRig) int {
+	post := func(body []byte, edits ...requestEdit) func(*loadRig) int {
 		return func(l *loadRig) int { got, _ := l.try(body, edits...); return got.Status }
 	}
 	raw := func(text string) func(*loadRig) int {
-		return func(l *loadRig) int { return hookReadStatus(l.t, l.dial(text)) }
+		return func(l *loadRig) int { return readStatus(l.t, l.dial(text)) }
 	}
 	hangsUp := func(text string) func(*loadRig) int {
 		return func(l *loadRig) int {
@@ -500,13 +500,13 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 		return func(l *loadRig) int {
 			conn := l.dial(text)
 			_ = conn.(*net.TCPConn).CloseWrite()
-			return hookReadStatus(l.t, conn)
+			return readStatus(l.t, conn)
 		}
 	}
-	half := hookRaw("1.1", full[:limit/2], limit)
+	half := rawRequest("1.1", full[:limit/2], limit)
 	aborts := func(l *loadRig) int {
 		body, w := io.Pipe()
-		go func() { _, _ = w.Write(full[:limit/2]); _ = w.CloseWithError(errHook) }()
+		go func() { _, _ = w.Write(full[:limit/2]); _ = w.CloseWithError(errBoom) }()
 		got, _ := l.try(full, func(r *http.Request) { r.Body, r.ContentLength = body, -1 })
 		return got.Status
 	}
@@ -518,26 +518,26 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 		want int // 0: the client sees no answer
 	}{
 		{"handled", nil, post(full), 200},
-		{"handled, in chunks", nil, post(full, hookChunked), 200},
-		{"not POST", nil, post(full, hookMethod("PUT")), 405},
-		{"an encoded body", nil, post(full, hookHeader("Content-Encoding", "gzip")), 415},
+		{"handled, in chunks", nil, post(full, inChunks), 200},
+		{"not POST", nil, post(full, withMethod("PUT")), 405},
+		{"an encoded body", nil, post(full, withHeader("Content-Encoding", "gzip")), 415},
 		{"a guard refuses", guard(fails), post(full), 403},
 		{"a guard panics", guard(panics), post(full), 500},
 		{"a guard ends its goroutine", guard(goexit), post(full), 0},
 		{"VerifierFor fails", verifierFor(fails), post(full), 503},
 		{"VerifierFor panics", verifierFor(panics), post(full), 500},
-		{"unsigned", nil, post(full, hookUnsigned), 400},
-		{"forged", nil, post(full, hookForged), 400},
-		{"forged, in chunks", nil, post(full, hookForged, hookChunked), 400},
-		{"too large by its Content-Length", nil, post(hookPadded("a", limit+1)), 413},
-		{"too large, in chunks", nil, post(hookPadded("a", limit+1), hookChunked), 413},
-		{"too many events", func(l *loadRig) { l.h.MaxEvents = 1 }, post(hookBody("a", "b")), 413},
+		{"unsigned", nil, post(full, withoutSignature), 400},
+		{"forged", nil, post(full, withForgery), 400},
+		{"forged, in chunks", nil, post(full, withForgery, inChunks), 400},
+		{"too large by its Content-Length", nil, post(padded("a", limit+1)), 413},
+		{"too large, in chunks", nil, post(padded("a", limit+1), inChunks), 413},
+		{"too many events", func(l *loadRig) { l.h.MaxEvents = 1 }, post(bodyOf("a", "b")), 413},
 		{"cut off by the client", nil, closesWrite(half), 400},
 		{"a malformed chunk", nil, raw(loadHead(-1, loadForgery) + "5\r\nabcde\r\nno chunk\r\n"), 400},
 		{"too slow", quick, raw(half), 503},
 		{"the client hangs up while sending", nil, hangsUp(half), 0},
 		{"the client hangs up while sending chunks", nil, aborts, 0},
-		{"the client hangs up while it is handled", slowly, hangsUp(hookRaw("1.1", full, limit)), 0},
+		{"the client hangs up while it is handled", slowly, hangsUp(rawRequest("1.1", full, limit)), 0},
 		{"malformed", nil, post(broken), 422},
 		{"OnMalformed takes it", onMalformed(func() error { return nil }), post(broken), 200},
 		{"OnMalformed fails", onMalformed(fails), post(broken), 500},
@@ -556,22 +556,22 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 		{"commit fails", settles(nil, fails), post(full), 200},
 		{"commit panics", settles(nil, panics), post(full), 200},
 		{"commit ends its goroutine", settles(nil, goexit), post(full), 200},
-		{"release fails", settles(errHook, fails), post(full), 500},
-		{"release panics", settles(errHook, panics), post(full), 500},
+		{"release fails", settles(errBoom, fails), post(full), 500},
+		{"release panics", settles(errBoom, panics), post(full), 500},
 		{"OnEvent fails", onEvent(fails), post(full), 500},
 		{"OnEvent fails permanently", onEvent(permanent), post(full), 200},
 		{"OnEvent panics", onEvent(panics), post(full), 500},
 		{"OnEvent panics with http.ErrAbortHandler", onEvent(func() error { panic(http.ErrAbortHandler) }), post(full), 500},
 		{"OnEvent ends its goroutine", onEvent(goexit), post(full), 500},
 		{"OnEvent overruns and returns", onEvent(overruns), post(full), 500},
-		{"OnEvent overruns and panics", onEvent(func() error { _ = overruns(); panic(errHook) }), post(full), 500},
+		{"OnEvent overruns and panics", onEvent(func() error { _ = overruns(); panic(errBoom) }), post(full), 500},
 		{"OnEvent overruns and ends its goroutine", onEvent(func() error { _ = overruns(); return goexit() }), post(full), 500},
-		{"OnEvent overruns twice", onEvent(overruns), post(hookBody("a", "b")), 500},
+		{"OnEvent overruns twice", onEvent(overruns), post(bodyOf("a", "b")), 500},
 		{"OnDelivery fails", onDelivery(fails), post(full), 500},
 		{"OnDelivery panics", onDelivery(panics), post(full), 500},
 		{"OnDelivery ends its goroutine", onDelivery(goexit), post(full), 500},
 		{"OnDelivery overruns and returns", onDelivery(overruns), post(full), 500},
-		{"OnDelivery overruns and panics", onDelivery(func() error { _ = overruns(); panic(errHook) }), post(full), 500},
+		{"OnDelivery overruns and panics", onDelivery(func() error { _ = overruns(); panic(errBoom) }), post(full), 500},
 		{"Observe panics", observe(panics), post(full), 200},
 		{"Observe ends its goroutine", observe(goexit), post(full), 0},
 	}
@@ -592,11 +592,11 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 		l := newLoadRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit}, nil)
 		l.serveLoad(0)
 		answer := make(chan int, 1)
-		go func() { got, _ := l.try(hookPadded("exact", limit)); answer <- got.Status }()
+		go func() { got, _ := l.try(padded("exact", limit)); answer <- got.Status }()
 		<-l.entered
-		require.Equal(t, 400, l.post(full, hookUnsigned).Status)
-		require.Equal(t, 503, l.post(full, hookForged).Status)
-		require.Equal(t, 503, l.post(full, hookChunked).Status)
+		require.Equal(t, 400, l.post(full, withoutSignature).Status)
+		require.Equal(t, 503, l.post(full, withForgery).Status)
+		require.Equal(t, 503, l.post(full, inChunks).Status)
 		require.Equal(t, 503, l.post(full).Status, "the check passes where memory is held")
 		l.leave <- struct{}{}
 		require.Equal(t, 200, <-answer)
@@ -690,12 +690,12 @@ func TestSlowClientsDoNotDelayOthers(t *testing.T) {
 	for i := range legitimate {
 		edit := func(*http.Request) {}
 		if i%2 == 1 {
-			edit = hookChunked
+			edit = inChunks
 		}
-		require.Equal(t, 200, l.post(hookBody(fmt.Sprint(i)), edit).Status)
+		require.Equal(t, 200, l.post(bodyOf(fmt.Sprint(i)), edit).Status)
 	}
 	require.Len(t, l.handled(), legitimate)
-	require.Equal(t, 503, l.post(hookPadded("x", 2*firstChunk)).Status, "the slow clients hold no memory, so the test shows nothing")
+	require.Equal(t, 503, l.post(padded("x", 2*firstChunk)).Status, "the slow clients hold no memory, so the test shows nothing")
 	require.EqualValues(t, legitimate+1, l.load.served.Load(), "a slow client is held no more")
 	stop()
 	for _, conn := range conns {
@@ -711,20 +711,20 @@ func TestSlowClientsDoNotDelayOthers(t *testing.T) {
 // the deadline is for. The log says so once, whatever the number of requests.
 func TestSlowClientsWithoutReadDeadline(t *testing.T) {
 	const slow, timeout = 20, 300 * time.Millisecond
-	body := hookBody("a")
+	body := bodyOf("a")
 	for name, hidden := range map[string]bool{"hidden": true, "reachable": false} {
 		t.Run(name, func(t *testing.T) {
 			l := newLoadRig(t, &mw.Handler{Timeout: timeout}, nil)
 			l.load = newLoadServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if hidden {
-					w = hookWrapped{w}
+					w = bareWriter{w}
 				}
 				l.h.ServeHTTP(w, r)
 			}), 0)
 			l.srv = l.load.Server
 			var conns []net.Conn
 			for range slow {
-				conns = append(conns, l.dial(hookRaw("1.1", body[:9], len(body))))
+				conns = append(conns, l.dial(rawRequest("1.1", body[:9], len(body))))
 			}
 			loadWait(t, "all bodies are being read", func() bool { return l.load.bodies.Load() == slow })
 			time.Sleep(3 * timeout)
@@ -751,11 +751,11 @@ func TestOverloadRefusesTheExcess(t *testing.T) {
 	const room = 16
 	tests := []struct {
 		name  string
-		edit  hookEdit
+		edit  requestEdit
 		space int64 // that a delivery takes
 	}{
-		{"Content-Length", func(*http.Request) {}, int64(len(hookBody("000"))) + 1},
-		{"chunked", hookChunked, firstChunk},
+		{"Content-Length", func(*http.Request) {}, int64(len(bodyOf("000"))) + 1},
+		{"chunked", inChunks, firstChunk},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -764,20 +764,20 @@ func TestOverloadRefusesTheExcess(t *testing.T) {
 			l := newLoadRig(t, &mw.Handler{MaxBodyBytes: test.space, MaxInFlightBytes: room * test.space,
 				OnEvent: func(_ context.Context, ev mw.Event) error {
 					<-gate
-					handled.Store(hookID(ev), true)
+					handled.Store(idOf(ev), true)
 					return nil
 				}}, nil)
 			l.serveLoad(0)
 			type answer struct {
 				id  string
-				got hookAnswer
+				got reply
 				err error
 			}
 			answers := make(chan answer)
 			for i := range 10 * room {
 				go func() {
 					id := fmt.Sprintf("%03d", i)
-					got, err := l.try(hookBody(id), test.edit)
+					got, err := l.try(bodyOf(id), test.edit)
 					answers <- answer{id, got, err}
 				}()
 			}
@@ -785,7 +785,7 @@ func TestOverloadRefusesTheExcess(t *testing.T) {
 				a := <-answers
 				require.NoError(t, a.err)
 				require.Equal(t, 503, a.got.Status)
-				hookCheckAnswer(t, a.got)
+				checkReply(t, a.got)
 			}
 			close(gate)
 			for range room {
@@ -803,9 +803,9 @@ func TestOverloadRefusesTheExcess(t *testing.T) {
 // The memory that a large body took is not kept by the small ones that come after it.
 func TestLargeBodiesAreNotKept(t *testing.T) {
 	const size = 8 << 20
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))                 // since pools are kept by processor
-	rig := newHookRig(t, &mw.Handler{OnEvent: eventReturning(nil)}) // which keeps no event
-	large, small := hookPadded("a", size), hookBody("b")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))             // since pools are kept by processor
+	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(nil)}) // which keeps no event
+	large, small := padded("a", size), bodyOf("b")
 	heap := func() int64 {
 		runtime.GC() // one only, since what a pool has goes with the second unless it has been used in between
 		var m runtime.MemStats

@@ -38,7 +38,7 @@ var (
 // mailtrapPatience is how long Mailtrap waits for an answer.
 const mailtrapPatience = 30 * time.Second
 
-const retryOldSecret, retryNewSecret = "old-" + hookSecret, "new-" + hookSecret
+const retryOldSecret, retryNewSecret = "old-" + testSecret, "new-" + testSecret
 
 // A retryScenario is something that happens to a receiver. What is zero is as usual: each callback succeeds at once, the
 // store works, and so on.
@@ -66,7 +66,7 @@ type retryWorld struct {
 	began    time.Time
 	verifier *mw.Verifier
 	memory   *mw.MemoryDeduplicator // outlives each process
-	said     hookSaid
+	said     recordedLog
 
 	mu         sync.Mutex
 	process    *process // that serves now
@@ -113,7 +113,7 @@ func (s retryScenario) simulate(t *testing.T, batches int) (violations []string)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := &retryWorld{
-			retryScenario: s, began: time.Now(), verifier: hookVerifier(t, retryOldSecret),
+			retryScenario: s, began: time.Now(), verifier: testVerifier(t, retryOldSecret),
 			memory:  mw.NewMemoryDeduplicator(s.retention, 0),
 			handled: make(map[string]int), after: make(map[string]time.Duration),
 		}
@@ -196,7 +196,7 @@ func (w *retryWorld) onEvent(p *process, ev mw.Event) error {
 		}
 	}
 	if p.dead.Load() {
-		return errHook
+		return errBoom
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -253,7 +253,7 @@ func (w *retryWorld) post(batch, attempt int, sent time.Time) int {
 	for i := range events {
 		events[i] = w.text(retryName(batch, i), sent, attempt)
 	}
-	body := hookEnvelope(events...)
+	body := envelopeOf(events...)
 	secret := retryOldSecret
 	if w.secret != nil {
 		secret = w.secret(w, batch)
@@ -264,7 +264,7 @@ func (w *retryWorld) post(batch, attempt int, sent time.Time) int {
 	p := w.process
 	w.mu.Unlock()
 	began := time.Now()
-	answer := hookRecorder{httptest.NewRecorder()}
+	answer := recorder{httptest.NewRecorder()}
 	p.h.ServeHTTP(answer, r)
 	switch took := time.Since(began); {
 	case p.dead.Load() || w.lost != nil && w.lost(attempt):
@@ -313,7 +313,7 @@ func (w *retryWorld) judge(batches int) []string {
 func outage(d time.Duration) func(*retryWorld, *process, int, int) error {
 	return func(w *retryWorld, _ *process, _, _ int) error {
 		if w.elapsed() < d {
-			return errHook
+			return errBoom
 		}
 		return nil
 	}
@@ -469,17 +469,17 @@ func TestRetriesBringEverythingInTheEnd(t *testing.T) {
 		{"the secret is reset, and only the new one is known once all that is old has come",
 			retryScenario{callback: outage(150 * time.Minute), secret: signNew, meanwhile: resetSecret(both, 61*time.Minute)}},
 		{"an event fails for good",
-			retryScenario{callback: onEventOf(poison, func() error { return mw.Permanent(errHook) }), poisoned: isEvent(poison), attempts: 1}},
+			retryScenario{callback: onEventOf(poison, func() error { return mw.Permanent(errBoom) }), poisoned: isEvent(poison), attempts: 1}},
 		{"an event fails for good in an outage",
 			retryScenario{callback: func(w *retryWorld, p *process, batch, event int) error {
 				if event == poison {
-					return mw.Permanent(errHook)
+					return mw.Permanent(errBoom)
 				}
 				return outage(time.Hour)(w, p, batch, event)
 			}, poisoned: isEvent(poison)}},
 		{"an event always panics", retryScenario{callback: panics, handler: givingUp, poisoned: isEvent(poison), attempts: 38, soon: time.Second}},
 		{"an event always overruns", retryScenario{handler: givingUp, poisoned: isEvent(0), attempts: 38,
-			callback: onEventOf(0, func() error { time.Sleep(time.Minute); return errHook })}},
+			callback: onEventOf(0, func() error { time.Sleep(time.Minute); return errBoom })}},
 		{"a slow event before 499 quick ones", retryScenario{events: 500, callback: slow(20 * time.Second), attempts: 2, soon: 6 * time.Second}},
 		{"a slow event before 499 that take a little", retryScenario{events: 500, attempts: 2, soon: 25 * time.Second,
 			callback: func(w *retryWorld, p *process, batch, event int) error {
@@ -538,7 +538,7 @@ func TestRetriesSimulationFindsWhatIsWrong(t *testing.T) {
 		{"an outage that is longer than GiveUpAfter",
 			retryScenario{callback: outage(195 * time.Minute), handler: func(h *mw.Handler) { h.GiveUpAfter = 3 * time.Hour }}, "is lost"},
 		{"an event is dropped that should not be",
-			retryScenario{callback: onEventOf(poison, func() error { return mw.Permanent(errHook) })}, "are reported as dropped"},
+			retryScenario{callback: onEventOf(poison, func() error { return mw.Permanent(errBoom) })}, "are reported as dropped"},
 		{"the secret is reset in an outage, and the old one forgotten at once",
 			retryScenario{callback: outage(150 * time.Minute), secret: signAsFirst, meanwhile: resetSecret([]string{retryNewSecret}, 0)}, "is paused"},
 		{"the secret is reset, and the new one never known",
