@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -223,35 +222,4 @@ func TestForgedRequestsEvictNothing(t *testing.T) {
 	require.Equal(t, batch, report.Handled)
 	require.Equal(t, 200, rig.direct(bodies[0], inScope("a")).Status)
 	require.Equal(t, batch, report.Handled, "the oldest were to go")
-}
-
-// What MemoryDeduplicator's doc comment says of its memory holds for the keys that Handler makes, at the default size
-// and long after it is full.
-func TestMillionKeyStoreStaysWithinItsMemory(t *testing.T) {
-	if !fullSize() {
-		t.Skip("ten million keys: set MAILTRAPWEBHOOK_FULL=1")
-	}
-	const maxKeys, batch = 1_000_000, 500
-	keys := make([]string, batch)
-	next := 0
-	d := mw.NewMemoryDeduplicator(0, 0)
-	fill := func(n int) {
-		for end := next + n; next < end; next += batch {
-			for i := range keys {
-				id := strconv.Itoa(next + i)
-				keys[i] = (&mw.SendingWebhookEvent{Event: mw.EventDelivery, MessageID: id, EventID: id}).Key()
-			}
-			reserveAndCommit(t, d, keys)
-		}
-	}
-	var used int64
-	for i := range 10 {
-		used += heapGrowth(func() { fill(maxKeys) })
-		t.Logf("%d million keys of %d bytes: %.1f MB", i+1, len(keys[0]), float64(used)/1e6)
-		require.Less(t, used, int64(maxKeys*bytesPerKey))
-	}
-	again, err := d.Reserve(t.Context(), keys, 1)
-	require.NoError(t, err)
-	require.NotContains(t, again, mw.Reserved, "the newest are remembered")
-	runtime.KeepAlive(d)
 }
