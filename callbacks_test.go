@@ -69,7 +69,7 @@ func TestOnEventSeesEveryEvent(t *testing.T) {
 					if name == "permanent" {
 						require.Equal(t, 200, got.Status)
 						require.Equal(t, 3, report.Dropped)
-						require.Equal(t, 3, rig.said.count("dropped: "), "each is logged")
+						require.Equal(t, 3, rig.said.count(droppedLine), "each is logged")
 					} else {
 						require.Equal(t, 500, got.Status)
 						require.Equal(t, 3, report.Failed)

@@ -217,7 +217,7 @@ func TestHandlerMaxEvents(t *testing.T) {
 func TestHandlerSecrets(t *testing.T) {
 	var got []int
 	rig := newRig(t, &mw.Handler{Verifier: testVerifier(t, "one", testSecret, "three"),
-		OnDelivery: func(_ context.Context, d *mw.Delivery) error { got = append(got, d.Secret); return nil }}).serve()
+		OnDelivery: func(_ context.Context, d *mw.Delivery) error { got = append(got, secretOf(d)); return nil }}).serve()
 	for _, secret := range []string{"three", "one", testSecret} {
 		require.Equal(t, 200, rig.post(bodyOf("a"), withHeader(mw.SignatureHeader, mw.Sign(bodyOf("a"), secret))).Status)
 	}
@@ -257,7 +257,7 @@ func TestHandlerTenants(t *testing.T) {
 func TestEmptyScopeIsRefused(t *testing.T) {
 	rig := newRig(t, &mw.Handler{
 		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return testVerifier(t, testSecret), nil },
-		Dedup:       mw.NewMemoryDeduplicator(0, 0),
+		Dedup:       newStore(),
 		Scope:       func(*http.Request) string { return "" },
 	})
 	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)

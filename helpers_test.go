@@ -472,3 +472,21 @@ func (s *recordingStore) keysOf(name string) (keys [][]string) {
 	}
 	return keys
 }
+
+// The following helpers stand between the tests and what the Handler's fields
+// are spelled like.
+
+// noDedup turns de-duplication off.
+var noDedup mw.Deduplicator
+
+func newStore() mw.Deduplicator { return memoryStore(0, 0) }
+
+func memoryStore(retention time.Duration, maxKeys int) mw.Deduplicator {
+	return mw.NewMemoryDeduplicator(retention, maxKeys)
+}
+
+// secretOf is the index of the secret that matched.
+func secretOf(d *mw.Delivery) int { return d.Secret }
+
+// droppedLine is part of each log line about an event that is dropped.
+const droppedLine = "event dropped"

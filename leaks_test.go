@@ -161,7 +161,7 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		want  int
 	}{
 		{"handled", &mw.Handler{}, canaryBody, nil, 200},
-		{"handled, with a store", &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0)}, canaryBody, nil, 200},
+		{"handled, with a store", &mw.Handler{Dedup: newStore()}, canaryBody, nil, 200},
 		{"dropped", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errBoom))}, canaryBody, nil, 200},
 		{"given up", &mw.Handler{OnEvent: eventReturning(errBoom), GiveUpAfter: time.Nanosecond}, canaryBody, nil, 500},
 		{"dropped delivery", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errBoom))}, canaryBody, nil, 200},

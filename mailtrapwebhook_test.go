@@ -141,7 +141,7 @@ func TestHandlerSetUpErrors(t *testing.T) {
 		{"MaxBodyBytes over the default MaxInFlightBytes",
 			&mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxBodyBytes: 64<<20 + 1},
 			[]string{"MaxInFlightBytes", "MaxBodyBytes"}},
-		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: mw.NewMemoryDeduplicator(0, 0)},
+		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: newStore()},
 			[]string{"Scope", "VerifierFor"}},
 	}
 	for _, test := range tests {
@@ -213,7 +213,7 @@ func TestHandlerProtocols(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	rig := newRig(t, &mw.Handler{Dedup: mw.NewMemoryDeduplicator(0, 0), OnEvent: func(_ context.Context, ev mw.Event) error {
+	rig := newRig(t, &mw.Handler{Dedup: newStore(), OnEvent: func(_ context.Context, ev mw.Event) error {
 		switch idOf(ev) {
 		case "fails":
 			return errBoom
@@ -279,7 +279,7 @@ func TestOnDelivery(t *testing.T) {
 	require.NotEqual(t, d.Events[1].Key(), d.Keys[1])
 	require.Contains(t, d.Keys[1], d.Events[1].Key())
 	require.Equal(t, mw.FormatJSON, d.Format)
-	require.Equal(t, 1, d.Secret)
+	require.Equal(t, 1, secretOf(d))
 	require.Zero(t, d.Duplicates)
 	require.WithinRange(t, d.ReceivedAt, began, time.Now())
 	require.True(t, d.Request.Body == http.NoBody)

@@ -161,7 +161,7 @@ func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
 	rig := newRig(t, &mw.Handler{
 		VerifierFor: func(r *http.Request) (*mw.Verifier, error) { return verifiers[scopeOf(r)], nil },
 		Scope:       scopeOf,
-		Dedup:       mw.NewMemoryDeduplicator(0, 0),
+		Dedup:       newStore(),
 	})
 	for _, tenant := range tenants {
 		require.Equal(t, 200, rig.direct(body, inScope(tenant)).Status)
@@ -185,7 +185,7 @@ func TestForgedRequestsEvictNothing(t *testing.T) {
 	const batch, batches, forged = 100, 10, 10_000
 	rig := newRig(t, &mw.Handler{
 		Scope: scopeOf,
-		Dedup: mw.NewMemoryDeduplicator(0, batch*batches),
+		Dedup: memoryStore(0, batch*batches),
 	})
 	var report mw.Report
 	rig.h.Logger = slog.New(slog.DiscardHandler)
