@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -48,13 +47,15 @@ func TestHandlerBodyLimit(t *testing.T) {
 }
 
 func TestHandlerDefaultBodyLimit(t *testing.T) {
+	t.Parallel()
 	rig := newRig(t, &mw.Handler{}).serve()
 	require.Equal(t, 200, rig.post(padded("a", 8<<20)).Status)
 	require.Equal(t, 413, rig.post(padded("a", 8<<20+1)).Status)
 }
 
-// A limit that a middleware has set is one too.
+// A middleware may set a limit of its own.
 func TestHandlerBehindMaxBytesHandler(t *testing.T) {
+	t.Parallel()
 	rig := newRig(t, &mw.Handler{})
 	rig.serveAs(http.MaxBytesHandler(rig.h, 300))
 	require.Equal(t, 200, rig.post(padded("a", 300)).Status)
@@ -133,7 +134,8 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 	}
 }
 
-// A refusal must not wait for the body either, which net/http reads before it answers over HTTP/1.1.
+// net/http reads a body before it answers over HTTP/1.1, so a refusal must bound
+// that reading too.
 func TestHandlerRefusesSlowBodiesInTime(t *testing.T) {
 	tests := []struct {
 		name string
@@ -158,7 +160,7 @@ func TestHandlerRefusesSlowBodiesInTime(t *testing.T) {
 	}
 }
 
-// The answer does not wait for a body that is not wanted, even if the time was over before.
+// The answer does not wait for an unwanted body, even when Timeout is over.
 func TestHandlerAnswersAfterSlowGuards(t *testing.T) {
 	for name, serverTimeout := range map[string]time.Duration{"no ReadTimeout": 0, "a long ReadTimeout": time.Minute} {
 		t.Run(name, func(t *testing.T) {
@@ -192,8 +194,9 @@ func TestHandlerTellsOnceThatItCannotCutOff(t *testing.T) {
 	require.Equal(t, 1, rig.said.count("Unwrap"))
 }
 
-// A connection outlives the deadline that one of its requests had.
+// A connection outlives the read deadline of one of its requests.
 func TestHandlerKeepsConnectionsAlive(t *testing.T) {
+	t.Parallel()
 	rig := newRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
 	conn := rig.dial("")
 	reader := bufio.NewReader(conn)
@@ -238,46 +241,7 @@ func TestHandlerMaxInFlightBytes(t *testing.T) {
 	})
 }
 
-// Memory that was not given back would add up until nothing passes.
-func TestHandlerGivesMemoryBack(t *testing.T) {
-	const limit = 4096
-	panicking := func(context.Context, mw.Event) error { panic(errBoom) }
-	tests := []struct {
-		name    string
-		onEvent func(context.Context, mw.Event) error
-		send    func(rig *rig)
-	}{
-		{"handled", eventReturning(nil), func(rig *rig) { rig.post(padded("a", limit)) }},
-		{"forged", eventReturning(nil), func(rig *rig) { rig.post(padded("a", limit), withForgery) }},
-		{"too large", eventReturning(nil), func(rig *rig) { rig.post(padded("a", limit+1), inChunks) }},
-		{"broken", eventReturning(nil), func(rig *rig) { rig.post(brokenBody()) }},
-		{"failed", eventReturning(errBoom), func(rig *rig) { rig.post(padded("a", limit)) }},
-		{"panicked", panicking, func(rig *rig) { rig.post(padded("a", limit)) }},
-		{"hung up while sending", eventReturning(nil), func(rig *rig) {
-			rig.dial(rawRequest("1.1", bodyOf("a"), limit)).Close()
-		}},
-		{"hung up while waiting", func(context.Context, mw.Event) error { time.Sleep(20 * time.Millisecond); return nil },
-			func(rig *rig) { rig.dial(rawRequest("1.1", padded("a", limit), limit)).Close() }},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			rig := newRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit})
-			rig.h.OnEvent = func(ctx context.Context, ev mw.Event) error {
-				if idOf(ev) == "last" {
-					return nil
-				}
-				return test.onEvent(ctx, ev)
-			}
-			rig.serve()
-			test.send(rig)
-			eventually(t, "Observe", func() bool { return len(rig.observed()) == 1 })
-			eventually(t, "the memory is given back", func() bool { return rig.post(padded("last", limit)).Status == 200 })
-		})
-	}
-}
-
-// The body of a callback that was abandoned may be in use, so that its memory is too.
+// An abandoned callback may still use its body, so the memory stays taken.
 func TestHandlerChargesAbandonedCallbacks(t *testing.T) {
 	for _, kind := range []string{"OnEvent", "OnDelivery", "OnMalformed"} {
 		t.Run(kind, func(t *testing.T) {
@@ -309,7 +273,8 @@ func TestHandlerChargesAbandonedCallbacks(t *testing.T) {
 	}
 }
 
-// A loadRig is a rig whose events named "exact" stay in their callback. Its faults are to happen only while it is armed.
+// A loadRig is a rig whose events named "exact" stay in their callback. Its
+// faults happen only while it is armed.
 type loadRig struct {
 	*rig
 	load    *loadServer
@@ -318,7 +283,7 @@ type loadRig struct {
 	leave   chan struct{}
 }
 
-// newLoadRig is newRig for a handler that set, if it is not nil, completes.
+// newLoadRig lets set, if not nil, complete the Handler before newRig does.
 func newLoadRig(t testing.TB, h *mw.Handler, set func(*loadRig)) *loadRig {
 	l := &loadRig{rig: &rig{t: t, h: h}, entered: make(chan struct{}), leave: make(chan struct{})}
 	if set != nil {
@@ -358,8 +323,9 @@ func (l *loadRig) serveLoad(size int64) *loadServer {
 	return l.load
 }
 
-// requireBudget waits until n bodies of size bytes are in their callbacks at once, and checks that then there is no room
-// for another byte. A callback that overruns keeps its memory, so that short timeouts do no harm.
+// requireBudget waits until n bodies of size bytes are in their callbacks at once.
+// Then there must be no room for another byte. An overrunning callback keeps its
+// memory, so a short Timeout does no harm here.
 func (l *loadRig) requireBudget(n, size int) {
 	l.t.Helper()
 	body := padded("exact", size)
@@ -402,254 +368,208 @@ func (l *loadRig) requireBudget(n, size int) {
 	}
 }
 
-// Memory that was not given back would add up until nothing passes, and memory given back twice would be no bound.
-func TestHandlerGivesBackWhatItTook(t *testing.T) {
-	const limit = 200_000
-	full := padded("a", limit)
-	broken := append(brokenBody(), bytes.Repeat([]byte(" "), limit-len(brokenBody()))...)
-	goexit := func() error { runtime.Goexit(); return nil }
-	panics := func() error { panic(errBoom) }
-	overruns := func() error { time.Sleep(600 * time.Millisecond); return nil }
-	fails := func() error { return errBoom }
-	permanent := func() error { return mw.Permanent(errBoom) }
-	ifArmed := func(l *loadRig, f func() error) error {
+// fault makes the part of the Handler that is named do what f does, but only
+// while l is armed.
+func (l *loadRig) fault(part string, f func() error) {
+	armed := func() error {
 		if l.armed.Load() {
 			return f()
 		}
 		return nil
 	}
-	onEvent := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			l.h.EventTimeout = 300 * time.Millisecond
-			l.h.OnEvent = func(context.Context, mw.Event) error { return ifArmed(l, f) }
-		}
+	h := l.h
+	switch part {
+	case "Guard":
+		h.Guards = []mw.Guard{func(*http.Request) error { return armed() }}
+	case "VerifierFor":
+		v := testVerifier(l.t, testSecret)
+		h.VerifierFor = func(*http.Request) (*mw.Verifier, error) { return v, armed() }
+	case "Scope":
+		h.Scope = func(*http.Request) string { _ = armed(); return "" }
+	case "OnEvent":
+		h.EventTimeout = loadTimeout
+		h.OnEvent = func(context.Context, mw.Event) error { return armed() }
+	case "OnDelivery":
+		h.OnEvent, h.Timeout = nil, loadTimeout
+		h.OnDelivery = func(context.Context, *mw.Delivery) error { return armed() }
+	case "OnMalformed":
+		h.Timeout = loadTimeout
+		h.OnMalformed = func(context.Context, *mw.Delivery, error) error { return armed() }
+	case "Observe":
+		h.Observe = func(context.Context, mw.Report) { _ = armed() }
+	case "MaxEvents":
+		h.MaxEvents = 1
+	case "Timeout":
+		h.Timeout = loadTimeout
+	default:
+		l.faultInStore(part, armed)
 	}
-	onDelivery := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			l.h.OnEvent, l.h.Timeout = nil, 300*time.Millisecond
-			l.h.OnDelivery = func(context.Context, *mw.Delivery) error { return ifArmed(l, f) }
-		}
-	}
-	onMalformed := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			l.h.Timeout = 300 * time.Millisecond
-			l.h.OnMalformed = func(context.Context, *mw.Delivery, error) error { return f() }
-		}
-	}
-	guard := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) { l.h.Guards = []mw.Guard{func(*http.Request) error { return ifArmed(l, f) }} }
-	}
-	verifierFor := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			v := testVerifier(l.t, testSecret)
-			l.h.VerifierFor = func(*http.Request) (*mw.Verifier, error) { return v, ifArmed(l, f) }
-		}
-	}
-	scope := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) { l.h.Scope = func(*http.Request) string { _ = ifArmed(l, f); return "" } }
-	}
-	observe := func(f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			l.h.Observe = func(context.Context, mw.Report) { _ = ifArmed(l, f) }
-		}
-	}
-	reserves := func(reservation mw.Reservation, f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			l.h.Timeout = 300 * time.Millisecond
-			l.h.Dedup = &recordingStore{reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
-				if l.armed.Load() {
-					return slices.Repeat([]mw.Reservation{reservation}, len(keys)), f()
-				}
-				return slices.Repeat([]mw.Reservation{mw.Reserved}, len(keys)), nil
-			}}
-		}
-	}
-	settles := func(outcome error, f func() error) func(*loadRig) {
-		return func(l *loadRig) {
-			l.h.OnEvent = func(context.Context, mw.Event) error { return ifArmed(l, func() error { return outcome }) }
-			settle := func(context.Context) error { return ifArmed(l, f) }
-			l.h.Dedup = &recordingStore{commit: settle, release: settle,
-				reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
-					return slices.Repeat([]mw.Reservation{mw.Reserved}, len(keys)), nil
-				}}
-		}
-	}
-	quick := func(l *loadRig) { l.h.Timeout = 300 * time.Millisecond }
-	slowly := onEvent(func() error { time.Sleep(50 * time.Millisecond); return nil })
+}
 
-	post := func(body []byte, edits ...requestEdit) func(*loadRig) int {
-		return func(l *loadRig) int { got, _ := l.try(body, edits...); return got.Status }
-	}
-	raw := func(text string) func(*loadRig) int {
-		return func(l *loadRig) int { return readStatus(l.t, l.dial(text)) }
-	}
-	hangsUp := func(text string) func(*loadRig) int {
-		return func(l *loadRig) int {
-			conn := l.dial(text)
-			loadWait(l.t, "the body is being read", func() bool { return l.load.bodies.Load() == 1 })
-			conn.Close()
-			return 0
+func (l *loadRig) faultInStore(part string, armed func() error) {
+	reservation := map[string]mw.Reservation{"Reserve: Held": mw.Held, "Reserve: Handled": mw.Handled, "Reserve: 0": 0}
+	store := &recordingStore{reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
+		answer, odd := reservation[part]
+		if !odd || !l.armed.Load() {
+			answer = mw.Reserved
+		}
+		answers := slices.Repeat([]mw.Reservation{answer}, len(keys))
+		if part == "Reserve" {
+			return answers, armed()
+		}
+		return answers, nil
+	}}
+	switch part {
+	case "Reserve":
+		l.h.Timeout = loadTimeout
+	case "Commit":
+		store.commit = func(context.Context) error { return armed() }
+	case "Release":
+		store.release = func(context.Context) error { return armed() }
+		l.h.OnEvent = func(context.Context, mw.Event) error {
+			if l.armed.Load() {
+				return errBoom
+			}
+			return nil
 		}
 	}
-	closesWrite := func(text string) func(*loadRig) int {
-		return func(l *loadRig) int {
-			conn := l.dial(text)
-			_ = conn.(*net.TCPConn).CloseWrite()
-			return readStatus(l.t, conn)
-		}
+	l.h.Dedup = store
+}
+
+const (
+	loadLimit   = 200_000
+	loadTimeout = 300 * time.Millisecond
+)
+
+func sending(body []byte, edits ...requestEdit) func(*loadRig) int {
+	return func(l *loadRig) int { got, _ := l.try(body, edits...); return got.Status }
+}
+
+// hangingUp sends text and hangs up when the Handler reads the body.
+func hangingUp(text string) func(*loadRig) int {
+	return func(l *loadRig) int {
+		conn := l.dial(text)
+		loadWait(l.t, "the Handler reads the body", func() bool { return l.load.bodies.Load() == 1 })
+		conn.Close()
+		return 0
 	}
-	half := rawRequest("1.1", full[:limit/2], limit)
-	aborts := func(l *loadRig) int {
-		body, w := io.Pipe()
-		go func() { _, _ = w.Write(full[:limit/2]); _ = w.CloseWithError(errBoom) }()
-		got, _ := l.try(full, func(r *http.Request) { r.Body, r.ContentLength = body, -1 })
-		return got.Status
+}
+
+// endingEarly sends text and closes its own side of the connection.
+func endingEarly(text string) func(*loadRig) int {
+	return func(l *loadRig) int {
+		conn := l.dial(text)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		return readStatus(l.t, conn)
 	}
+}
+
+// aborting breaks off a chunked body.
+func aborting(body []byte) func(*loadRig) int {
+	return func(l *loadRig) int {
+		r, w := io.Pipe()
+		go func() { _, _ = w.Write(body[:len(body)/2]); _ = w.CloseWithError(errBoom) }()
+		return sending(body, inChunks, func(request *http.Request) { request.Body = r })(l)
+	}
+}
+
+// A Handler that kept memory would in the end let nothing pass. One that gave
+// memory back twice would have no bound.
+func TestHandlerGivesBackWhatItTook(t *testing.T) {
+	full := padded("a", loadLimit)
+	broken := append(brokenBody(), bytes.Repeat([]byte(" "), loadLimit-len(brokenBody()))...)
+	half := rawRequest("1.1", full[:loadLimit/2], loadLimit)
+	succeeds := func() error { return nil }
+	fails := func() error { return errBoom }
+	permanent := func() error { return mw.Permanent(errBoom) }
+	panics := func() error { panic(errBoom) }
+	aborts := func() error { panic(http.ErrAbortHandler) }
+	goexit := func() error { runtime.Goexit(); return nil }
+	overruns := func() error { time.Sleep(2 * loadTimeout); return nil }
+	overrunsAndPanics := func() error { time.Sleep(2 * loadTimeout); panic(errBoom) }
+	overrunsAndExits := func() error { time.Sleep(2 * loadTimeout); return goexit() }
+	slow := func() error { time.Sleep(50 * time.Millisecond); return nil }
 
 	tests := []struct {
-		name string
-		set  func(*loadRig) // nil: nothing
-		send func(*loadRig) int
-		want int // 0: the client sees no answer
+		name  string
+		part  string // where the fault is; "": none
+		fault func() error
+		send  func(*loadRig) int
+		want  int // 0: the client sees no answer
 	}{
-		{"handled", nil, post(full), 200},
-		{"handled, in chunks", nil, post(full, inChunks), 200},
-		{"not POST", nil, post(full, withMethod("PUT")), 405},
-		{"an encoded body", nil, post(full, withHeader("Content-Encoding", "gzip")), 415},
-		{"a guard refuses", guard(fails), post(full), 403},
-		{"a guard panics", guard(panics), post(full), 500},
-		{"a guard ends its goroutine", guard(goexit), post(full), 0},
-		{"VerifierFor fails", verifierFor(fails), post(full), 503},
-		{"VerifierFor panics", verifierFor(panics), post(full), 500},
-		{"unsigned", nil, post(full, withoutSignature), 400},
-		{"forged", nil, post(full, withForgery), 400},
-		{"forged, in chunks", nil, post(full, withForgery, inChunks), 400},
-		{"too large by its Content-Length", nil, post(padded("a", limit+1)), 413},
-		{"too large, in chunks", nil, post(padded("a", limit+1), inChunks), 413},
-		{"too many events", func(l *loadRig) { l.h.MaxEvents = 1 }, post(bodyOf("a", "b")), 413},
-		{"cut off by the client", nil, closesWrite(half), 400},
-		{"a malformed chunk", nil, raw(loadHead(-1, loadForgery) + "5\r\nabcde\r\nno chunk\r\n"), 400},
-		{"too slow", quick, raw(half), 503},
-		{"the client hangs up while sending", nil, hangsUp(half), 0},
-		{"the client hangs up while sending chunks", nil, aborts, 0},
-		{"the client hangs up while it is handled", slowly, hangsUp(rawRequest("1.1", full, limit)), 0},
-		{"malformed", nil, post(broken), 422},
-		{"OnMalformed takes it", onMalformed(func() error { return nil }), post(broken), 200},
-		{"OnMalformed fails", onMalformed(fails), post(broken), 500},
-		{"OnMalformed panics", onMalformed(panics), post(broken), 500},
-		{"OnMalformed ends its goroutine", onMalformed(goexit), post(broken), 500},
-		{"OnMalformed overruns and returns", onMalformed(overruns), post(broken), 500},
-		{"Scope panics", scope(panics), post(full), 500},
-		{"Scope ends its goroutine", scope(goexit), post(full), 0},
-		{"the store fails", reserves(mw.Reserved, fails), post(full), 503},
-		{"the store panics", reserves(mw.Reserved, panics), post(full), 503},
-		{"the store ends its goroutine", reserves(mw.Reserved, goexit), post(full), 503},
-		{"the store hangs", reserves(mw.Reserved, overruns), post(full), 503},
-		{"the store says nothing", reserves(0, func() error { return nil }), post(full), 503},
-		{"held elsewhere", reserves(mw.Held, func() error { return nil }), post(full), 503},
-		{"a duplicate", reserves(mw.Handled, func() error { return nil }), post(full), 200},
-		{"commit fails", settles(nil, fails), post(full), 200},
-		{"commit panics", settles(nil, panics), post(full), 200},
-		{"commit ends its goroutine", settles(nil, goexit), post(full), 200},
-		{"release fails", settles(errBoom, fails), post(full), 500},
-		{"release panics", settles(errBoom, panics), post(full), 500},
-		{"OnEvent fails", onEvent(fails), post(full), 500},
-		{"OnEvent fails permanently", onEvent(permanent), post(full), 200},
-		{"OnEvent panics", onEvent(panics), post(full), 500},
-		{"OnEvent panics with http.ErrAbortHandler", onEvent(func() error { panic(http.ErrAbortHandler) }), post(full), 500},
-		{"OnEvent ends its goroutine", onEvent(goexit), post(full), 500},
-		{"OnEvent overruns and returns", onEvent(overruns), post(full), 500},
-		{"OnEvent overruns and panics", onEvent(func() error { _ = overruns(); panic(errBoom) }), post(full), 500},
-		{"OnEvent overruns and ends its goroutine", onEvent(func() error { _ = overruns(); return goexit() }), post(full), 500},
-		{"OnEvent overruns twice", onEvent(overruns), post(bodyOf("a", "b")), 500},
-		{"OnDelivery fails", onDelivery(fails), post(full), 500},
-		{"OnDelivery panics", onDelivery(panics), post(full), 500},
-		{"OnDelivery ends its goroutine", onDelivery(goexit), post(full), 500},
-		{"OnDelivery overruns and returns", onDelivery(overruns), post(full), 500},
-		{"OnDelivery overruns and panics", onDelivery(func() error { _ = overruns(); panic(errBoom) }), post(full), 500},
-		{"Observe panics", observe(panics), post(full), 200},
-		{"Observe ends its goroutine", observe(goexit), post(full), 0},
+		{"handled", "", nil, sending(full), 200},
+		{"handled, in chunks", "", nil, sending(full, inChunks), 200},
+		{"not POST", "", nil, sending(full, withMethod("PUT")), 405},
+		{"an encoded body", "", nil, sending(full, withHeader("Content-Encoding", "gzip")), 415},
+		{"a guard refuses", "Guard", fails, sending(full), 403},
+		{"a guard panics", "Guard", panics, sending(full), 500},
+		{"a guard ends its goroutine", "Guard", goexit, sending(full), 0},
+		{"VerifierFor fails", "VerifierFor", fails, sending(full), 503},
+		{"VerifierFor panics", "VerifierFor", panics, sending(full), 500},
+		{"unsigned", "", nil, sending(full, withoutSignature), 400},
+		{"forged", "", nil, sending(full, withForgery), 400},
+		{"forged, in chunks", "", nil, sending(full, withForgery, inChunks), 400},
+		{"too large by its Content-Length", "", nil, sending(padded("a", loadLimit+1)), 413},
+		{"too large, in chunks", "", nil, sending(padded("a", loadLimit+1), inChunks), 413},
+		{"too many events", "MaxEvents", nil, sending(bodyOf("a", "b")), 413},
+		{"cut off by the client", "", nil, endingEarly(half), 400},
+		{"a malformed chunk", "", nil, endingEarly(loadHead(-1, loadForgery) + "5\r\nabcde\r\nno chunk\r\n"), 400},
+		{"too slow", "Timeout", nil, func(l *loadRig) int { return readStatus(l.t, l.dial(half)) }, 503},
+		{"the client hangs up while sending", "", nil, hangingUp(half), 0},
+		{"the client hangs up while sending chunks", "", nil, aborting(full), 0},
+		{"the client hangs up while it is handled", "OnEvent", slow, hangingUp(rawRequest("1.1", full, loadLimit)), 0},
+		{"malformed", "", nil, sending(broken), 422},
+		{"OnMalformed takes it", "OnMalformed", succeeds, sending(broken), 200},
+		{"OnMalformed fails", "OnMalformed", fails, sending(broken), 500},
+		{"OnMalformed panics", "OnMalformed", panics, sending(broken), 500},
+		{"OnMalformed ends its goroutine", "OnMalformed", goexit, sending(broken), 500},
+		{"OnMalformed overruns and returns", "OnMalformed", overruns, sending(broken), 500},
+		{"Scope panics", "Scope", panics, sending(full), 500},
+		{"Scope ends its goroutine", "Scope", goexit, sending(full), 0},
+		{"the store fails", "Reserve", fails, sending(full), 503},
+		{"the store panics", "Reserve", panics, sending(full), 503},
+		{"the store ends its goroutine", "Reserve", goexit, sending(full), 503},
+		{"the store hangs", "Reserve", overruns, sending(full), 503},
+		{"the store says nothing", "Reserve: 0", nil, sending(full), 503},
+		{"held elsewhere", "Reserve: Held", nil, sending(full), 503},
+		{"a duplicate", "Reserve: Handled", nil, sending(full), 200},
+		{"commit fails", "Commit", fails, sending(full), 200},
+		{"commit panics", "Commit", panics, sending(full), 200},
+		{"commit ends its goroutine", "Commit", goexit, sending(full), 200},
+		{"release fails", "Release", fails, sending(full), 500},
+		{"release panics", "Release", panics, sending(full), 500},
+		{"OnEvent fails", "OnEvent", fails, sending(full), 500},
+		{"OnEvent fails permanently", "OnEvent", permanent, sending(full), 200},
+		{"OnEvent panics", "OnEvent", panics, sending(full), 500},
+		{"OnEvent panics with http.ErrAbortHandler", "OnEvent", aborts, sending(full), 500},
+		{"OnEvent ends its goroutine", "OnEvent", goexit, sending(full), 500},
+		{"OnEvent overruns and returns", "OnEvent", overruns, sending(full), 500},
+		{"OnEvent overruns and panics", "OnEvent", overrunsAndPanics, sending(full), 500},
+		{"OnEvent overruns and ends its goroutine", "OnEvent", overrunsAndExits, sending(full), 500},
+		{"OnEvent overruns twice", "OnEvent", overruns, sending(bodyOf("a", "b")), 500},
+		{"OnDelivery fails", "OnDelivery", fails, sending(full), 500},
+		{"OnDelivery panics", "OnDelivery", panics, sending(full), 500},
+		{"OnDelivery ends its goroutine", "OnDelivery", goexit, sending(full), 500},
+		{"OnDelivery overruns and returns", "OnDelivery", overruns, sending(full), 500},
+		{"OnDelivery overruns and panics", "OnDelivery", overrunsAndPanics, sending(full), 500},
+		{"Observe panics", "Observe", panics, sending(full), 200},
+		{"Observe ends its goroutine", "Observe", goexit, sending(full), 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLoadRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit}, test.set)
+			l := newLoadRig(t, &mw.Handler{MaxBodyBytes: loadLimit, MaxInFlightBytes: loadLimit},
+				func(l *loadRig) {
+					if test.part != "" {
+						l.fault(test.part, test.fault)
+					}
+				})
 			l.serveLoad(0)
 			l.armed.Store(true)
 			require.Equal(t, test.want, test.send(l))
 			loadWait(t, "the request ends", func() bool { return l.load.served.Load() == 1 })
 			l.armed.Store(false)
-			l.requireBudget(1, limit)
-		})
-	}
-
-	t.Run("another takes all of it", func(t *testing.T) {
-		l := newLoadRig(t, &mw.Handler{MaxBodyBytes: limit, MaxInFlightBytes: limit}, nil)
-		l.serveLoad(0)
-		answer := make(chan int, 1)
-		go func() { got, _ := l.try(padded("exact", limit)); answer <- got.Status }()
-		<-l.entered
-		require.Equal(t, 400, l.post(full, withoutSignature).Status)
-		require.Equal(t, 503, l.post(full, withForgery).Status)
-		require.Equal(t, 503, l.post(full, inChunks).Status)
-		require.Equal(t, 503, l.post(full).Status, "the check passes where memory is held")
-		l.leave <- struct{}{}
-		require.Equal(t, 200, <-answer)
-		l.requireBudget(1, limit)
-	})
-}
-
-// With room for some deliveries and ten times as many, those for which there is room are handled and exactly the others
-// are refused.
-func TestOverloadRefusesTheExcess(t *testing.T) {
-	const room = 16
-	tests := []struct {
-		name  string
-		edit  requestEdit
-		space int64 // that a delivery takes
-	}{
-		{"Content-Length", func(*http.Request) {}, int64(len(bodyOf("000"))) + 1},
-		{"chunked", inChunks, firstChunk},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			gate := make(chan struct{})
-			var handled sync.Map
-			l := newLoadRig(t, &mw.Handler{MaxBodyBytes: test.space, MaxInFlightBytes: room * test.space,
-				OnEvent: func(_ context.Context, ev mw.Event) error {
-					<-gate
-					handled.Store(idOf(ev), true)
-					return nil
-				}}, nil)
-			l.serveLoad(0)
-			type answer struct {
-				id  string
-				got reply
-				err error
-			}
-			answers := make(chan answer)
-			for i := range 10 * room {
-				go func() {
-					id := fmt.Sprintf("%03d", i)
-					got, err := l.try(bodyOf(id), test.edit)
-					answers <- answer{id, got, err}
-				}()
-			}
-			for range 9 * room {
-				a := <-answers
-				require.NoError(t, a.err)
-				require.Equal(t, 503, a.got.Status)
-				checkReply(t, a.got)
-			}
-			close(gate)
-			for range room {
-				a := <-answers
-				require.NoError(t, a.err)
-				require.Equal(t, 200, a.got.Status)
-				_, ok := handled.LoadAndDelete(a.id)
-				require.True(t, ok, "an event was acknowledged but not handled")
-			}
-			handled.Range(func(id, _ any) bool { t.Errorf("event %v was refused but handled", id); return true })
+			l.requireBudget(1, loadLimit)
 		})
 	}
 }

@@ -29,6 +29,9 @@ const testSecret = "8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e"
 
 var errBoom = errors.New("boom-of-the-callback")
 
+// This file has what the tests of the Handler share: deliveries, a Handler that
+// is watched, and stores and log lines that are written down.
+
 // eventJSON is a delivery event as Mailtrap sends it.
 func eventJSON(id string) string {
 	return `{"event":"delivery","sending_stream":"transactional","message_id":"m-` + id +
@@ -49,15 +52,15 @@ func bodyOf(ids ...string) []byte {
 	return envelopeOf(events...)
 }
 
-// padded is a delivery of one event, n bytes long.
+// padded is a delivery of one event and white space, n bytes long.
 func padded(id string, n int) []byte {
 	return append(bodyOf(id), bytes.Repeat([]byte(" "), n-len(bodyOf(id)))...)
 }
 
-// brokenBody is cut off after its two events.
+// brokenBody is cut off behind its two events.
 func brokenBody() []byte { return []byte(strings.TrimSuffix(string(bodyOf("a", "b")), "]}") + ",") }
 
-// idOf is the event id of an event that eventJSON made.
+// idOf returns the id that eventJSON gave an event, or the name of another event.
 func idOf(ev mw.Event) string {
 	if sent, ok := ev.(*mw.SendingWebhookEvent); ok {
 		return sent.EventID
@@ -72,7 +75,7 @@ func idsOf(events []mw.Event) (ids []string) {
 	return ids
 }
 
-// recordedLog collects what is logged, at all levels.
+// A recordedLog keeps every line that is logged, at every level.
 type recordedLog struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -103,7 +106,8 @@ func (s *recordedLog) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(s, &slog.HandlerOptions{Level: slog.Level(-100)}))
 }
 
-// A rig is a handler, what it says, and perhaps the server that it runs on.
+// A rig is a Handler, what it logs and reports, and the server it runs on, if
+// any.
 type rig struct {
 	t    testing.TB
 	h    *mw.Handler
@@ -112,10 +116,10 @@ type rig struct {
 
 	mu      sync.Mutex
 	reports []mw.Report
-	seen    []string // ids handed to the default OnEvent
+	seen    []string // ids that the default OnEvent got
 }
 
-// newRig completes h so that it works, where it has not been completed, and watches it.
+// newRig sets the fields that h lacks to work, and watches it.
 func newRig(t testing.TB, h *mw.Handler) *rig {
 	rig := &rig{t: t, h: h, said: new(recordedLog)}
 	if h.Verifier == nil && h.VerifierFor == nil {
@@ -123,6 +127,9 @@ func newRig(t testing.TB, h *mw.Handler) *rig {
 	}
 	if h.OnEvent == nil && h.OnDelivery == nil {
 		h.OnEvent = rig.onEvent
+	}
+	if h.Dedup == nil {
+		h.Dedup = noDedup // most tests send one event again and again
 	}
 	h.Logger = rig.said.logger()
 	observe := h.Observe
@@ -232,7 +239,7 @@ func withQuery(query string) requestEdit {
 	return func(r *http.Request) { r.URL.RawQuery = query }
 }
 
-// try sends a signed delivery.
+// try sends a signed delivery over HTTP.
 func (rig *rig) try(body []byte, edits ...requestEdit) (reply, error) {
 	r, err := http.NewRequest(http.MethodPost, rig.srv.URL, bytes.NewReader(body))
 	if err != nil {
@@ -252,7 +259,7 @@ func (rig *rig) try(body []byte, edits ...requestEdit) (reply, error) {
 	return reply{resp.StatusCode, resp.Header, string(text), resp.ProtoMajor}, err
 }
 
-// post sends a signed delivery and checks all that holds for every answer.
+// post is try, and checks what holds for every answer.
 func (rig *rig) post(body []byte, edits ...requestEdit) reply {
 	rig.t.Helper()
 	before := len(rig.observed())
@@ -266,7 +273,8 @@ func (rig *rig) post(body []byte, edits ...requestEdit) reply {
 	return got
 }
 
-// checkReply checks that the answer says no more than the status, and has the header that goes with it.
+// checkReply checks that a reply says no more than its status, and has the
+// header that goes with it.
 func checkReply(t testing.TB, got reply) {
 	t.Helper()
 	require.Contains(t, []string{"", http.StatusText(got.Status)}, strings.TrimSpace(got.Body))
@@ -287,16 +295,22 @@ func checkReply(t testing.TB, got reply) {
 	}
 }
 
-// A recorder is a ResponseWriter whose reading never has to be cut off.
+// A recorder is a ResponseWriter that has a read deadline, as a server's has.
 type recorder struct{ *httptest.ResponseRecorder }
 
 func (recorder) SetReadDeadline(time.Time) error { return nil }
 
-// direct gives a signed delivery to the handler without a server.
+// signedDelivery is a request for ServeHTTP, without a server.
+func signedDelivery(body []byte, secret string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/hook", bytes.NewReader(body))
+	r.Header.Set(mw.SignatureHeader, mw.Sign(body, secret))
+	return r
+}
+
+// direct gives a signed delivery to the Handler without a server.
 func (rig *rig) direct(body []byte, edits ...requestEdit) reply {
 	rig.t.Helper()
-	r := httptest.NewRequest(http.MethodPost, "/hook", bytes.NewReader(body))
-	r.Header.Set(mw.SignatureHeader, mw.Sign(body, testSecret))
+	r := signedDelivery(body, testSecret)
 	for _, edit := range edits {
 		edit(r)
 	}
@@ -307,7 +321,7 @@ func (rig *rig) direct(body []byte, edits ...requestEdit) reply {
 	return got
 }
 
-// dial sends text on a connection of its own.
+// dial sends text on a new connection.
 func (rig *rig) dial(text string) net.Conn {
 	rig.t.Helper()
 	conn, err := net.Dial("tcp", rig.srv.Listener.Addr().String())
@@ -333,7 +347,7 @@ func readStatus(t testing.TB, conn net.Conn) int {
 	return resp.StatusCode
 }
 
-// hog has a request of so many bytes stay in its callback until the result is called.
+// hog makes a request of so many bytes stay in its callback until free is called.
 func (rig *rig) hog(bytes int) (free func()) {
 	rig.t.Helper()
 	onEvent, store := rig.h.OnEvent, rig.h.Dedup
@@ -346,7 +360,7 @@ func (rig *rig) hog(bytes int) (free func()) {
 		}
 		return onEvent(ctx, ev)
 	}
-	if store, ok := store.(*recordingStore); ok { // which lets the hog pass
+	if store, ok := store.(*recordingStore); ok { // the hog itself must pass
 		reserve, first := store.reserve, true
 		store.reserve = func(ctx context.Context, keys []string) ([]mw.Reservation, error) {
 			if first {
@@ -401,14 +415,15 @@ func verifierReturning(v *mw.Verifier, err error) func(*http.Request) (*mw.Verif
 	return func(*http.Request) (*mw.Verifier, error) { return v, err }
 }
 
-// A storeCall is a call that a store got.
+// A storeCall is one call of a recordingStore.
 type storeCall struct {
 	Name  string
 	Keys  []string
 	Lease time.Duration
 }
 
-// A recordingStore is a store that writes down what it is asked. What has no function of its own goes to a working store.
+// A recordingStore writes down its calls. A method without a function of its own
+// passes the call to a working store.
 type recordingStore struct {
 	mu      sync.Mutex
 	calls   []storeCall
@@ -472,9 +487,6 @@ func (s *recordingStore) keysOf(name string) (keys [][]string) {
 	}
 	return keys
 }
-
-// The following helpers stand between the tests and what the Handler's fields
-// are spelled like.
 
 // noDedup turns de-duplication off.
 var noDedup mw.Deduplicator

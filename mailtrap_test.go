@@ -1,7 +1,6 @@
 package mailtrapwebhook_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -346,13 +345,6 @@ func (w *world) hasRoom(n int) bool {
 		}
 	}
 	return false
-}
-
-// signedDelivery is a delivery for ServeHTTP, without a server.
-func signedDelivery(body []byte, secret string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, "/hook", bytes.NewReader(body))
-	r.Header.Set(mw.SignatureHeader, mw.Sign(body, secret))
-	return r
 }
 
 // A ledger records what became of each event, and which rules were broken.
