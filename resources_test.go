@@ -148,7 +148,7 @@ func TestNastyBodiesTakeLittleMemory(t *testing.T) {
 		t.Skip("the race detector multiplies memory")
 	}
 	size := sized(8<<20, 2<<20)
-	bound := sized(8, 16) // times the body; what changes may take is less of a large one
+	bound := sized(8, 16)                            // times the body; what changes may take is less of a large one
 	defer debug.SetGCPercent(debug.SetGCPercent(20)) // garbage counts until it is collected
 	for name, nasty := range nastyBodies(size) {
 		if nasty.tiny {

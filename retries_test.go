@@ -2,7 +2,6 @@ package mailtrapwebhook_test
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
