@@ -2,14 +2,11 @@ package mailtrapwebhook_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,108 +16,31 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// A hookCall is a call that a store got.
-type hookCall struct {
-	Name  string
-	Keys  []string
-	Lease time.Duration
-}
-
-// A hookStore is a store that writes down what it is asked. What has no function of its own goes to a working store.
-type hookStore struct {
-	mu      sync.Mutex
-	calls   []hookCall
-	ends    []context.Context
-	working mw.MemoryDeduplicator
-
-	reserve func(ctx context.Context, keys []string) ([]mw.Reservation, error)
-	commit  func(ctx context.Context) error
-	release func(ctx context.Context) error
-}
-
-func (s *hookStore) note(ctx context.Context, name string, keys []string, lease time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls = append(s.calls, hookCall{name, slices.Clone(keys), lease})
-	s.ends = append(s.ends, ctx)
-}
-
-func (s *hookStore) Reserve(ctx context.Context, keys []string, lease time.Duration) ([]mw.Reservation, error) {
-	s.note(ctx, "Reserve", keys, lease)
-	if s.reserve != nil {
-		return s.reserve(ctx, keys)
-	}
-	return s.working.Reserve(ctx, keys, lease)
-}
-
-func (s *hookStore) Commit(ctx context.Context, keys []string) error {
-	s.note(ctx, "Commit", keys, 0)
-	if s.commit != nil {
-		return s.commit(ctx)
-	}
-	return s.working.Commit(ctx, keys)
-}
-
-func (s *hookStore) Release(ctx context.Context, keys []string) error {
-	s.note(ctx, "Release", keys, 0)
-	if s.release != nil {
-		return s.release(ctx)
-	}
-	return s.working.Release(ctx, keys)
-}
-
-func (s *hookStore) called() []hookCall {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.calls)
-}
-
-func (s *hookStore) names() (names []string) {
-	for _, call := range s.called() {
-		names = append(names, call.Name)
-	}
-	return names
-}
-
-func (s *hookStore) keysOf(name string) (keys [][]string) {
-	for _, call := range s.called() {
-		if call.Name == name {
-			keys = append(keys, call.Keys)
-		}
-	}
-	return keys
-}
-
-// hookGate lets callbacks in and says how many are in at a time.
-type hookGate struct {
+// occupancy lets callbacks in and says how many are in at a time.
+type occupancy struct {
 	mu       sync.Mutex
 	in, most int
 }
 
-func (g *hookGate) enter() {
+func (g *occupancy) enter() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.in++
 	g.most = max(g.most, g.in)
 }
 
-func (g *hookGate) leave() {
+func (g *occupancy) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.in--
 }
 
-type emptyJoin struct{}
-
-func (emptyJoin) Error() string   { return "nothing" }
-func (emptyJoin) Unwrap() []error { return nil }
-
 // Whatever becomes of one event, the callback sees the others.
 func TestOnEventSeesEveryEvent(t *testing.T) {
 	fates := map[string]func(ctx context.Context) error{
-		"error":     func(context.Context) error { return errHook },
-		"permanent": func(context.Context) error { return mw.Permanent(errHook) },
-		"panic":     func(context.Context) error { panic(errHook) },
+		"error":     func(context.Context) error { return errBoom },
+		"permanent": func(context.Context) error { return mw.Permanent(errBoom) },
+		"panic":     func(context.Context) error { panic(errBoom) },
 		"nil panic": func(context.Context) error { var f func() error; return f() },
 		"goexit":    func(context.Context) error { runtime.Goexit(); return nil },
 		"overrun":   func(context.Context) error { time.Sleep(7 * time.Second); return nil },
@@ -130,16 +50,16 @@ func TestOnEventSeesEveryEvent(t *testing.T) {
 		for _, concurrency := range []int{0, 1, 3, 100} {
 			t.Run(fmt.Sprintf("%s, %d at a time", name, concurrency), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					rig := newHookRig(t, &mw.Handler{Concurrency: concurrency})
+					rig := newRig(t, &mw.Handler{Concurrency: concurrency})
 					rig.h.OnEvent = func(ctx context.Context, ev mw.Event) error {
 						rig.saw(ev)
-						if strings.HasPrefix(hookID(ev), "bad") {
+						if strings.HasPrefix(idOf(ev), "bad") {
 							return fate(ctx)
 						}
 						return nil
 					}
 					ids := []string{"bad1", "a", "bad2", "bad3", "b", "c"}
-					got := rig.direct(hookBody(ids...))
+					got := rig.direct(bodyOf(ids...))
 					if concurrency < 2 {
 						require.Equal(t, ids, rig.handled(), "in order")
 					}
@@ -149,7 +69,7 @@ func TestOnEventSeesEveryEvent(t *testing.T) {
 					if name == "permanent" {
 						require.Equal(t, 200, got.Status)
 						require.Equal(t, 3, report.Dropped)
-						require.Equal(t, 3, rig.said.count("dropped: "), "each is logged")
+						require.Equal(t, 3, rig.said.count(droppedLine), "each is logged")
 					} else {
 						require.Equal(t, 500, got.Status)
 						require.Equal(t, 3, report.Failed)
@@ -169,20 +89,32 @@ func TestOnEventConcurrency(t *testing.T) {
 	for concurrency, want := range map[int]int{0: 1, 1: 1, 3: 3, 12: 12, 50: 12} {
 		t.Run(fmt.Sprint(concurrency), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var gate hookGate
-				rig := newHookRig(t, &mw.Handler{Concurrency: concurrency, OnEvent: func(context.Context, mw.Event) error {
+				var gate occupancy
+				rig := newRig(t, &mw.Handler{Concurrency: concurrency, OnEvent: func(context.Context, mw.Event) error {
 					gate.enter()
 					defer gate.leave()
 					time.Sleep(time.Second)
 					return nil
 				}})
 				began := time.Now()
-				require.Equal(t, 200, rig.direct(hookBody(ids...)).Status)
+				require.Equal(t, 200, rig.direct(bodyOf(ids...)).Status)
 				require.Equal(t, want, gate.most)
 				require.Equal(t, time.Duration(len(ids)/want)*time.Second, time.Since(began))
 			})
 		})
 	}
+}
+
+func TestLongestEventTimeout(t *testing.T) {
+	gate := new(occupancy)
+	rig := newRig(t, &mw.Handler{EventTimeout: 1<<63 - 1, OnEvent: func(context.Context, mw.Event) error {
+		gate.enter()
+		defer gate.leave()
+		time.Sleep(time.Millisecond)
+		return nil
+	}})
+	require.Equal(t, 200, rig.direct(bodyOf("a", "b", "c", "d")).Status)
+	require.Equal(t, 1, gate.most)
 }
 
 func TestCallbackDeadlines(t *testing.T) {
@@ -209,7 +141,7 @@ func TestCallbackDeadlines(t *testing.T) {
 					time.Sleep(time.Second)
 					return nil
 				}
-				require.Equal(t, 200, newHookRig(t, test.h).direct(hookBody("a", "b")).Status)
+				require.Equal(t, 200, newRig(t, test.h).direct(bodyOf("a", "b")).Status)
 				require.Equal(t, test.want, got)
 			})
 		})
@@ -224,13 +156,13 @@ func TestCallbackDeadlines(t *testing.T) {
 					require.True(t, ok)
 					require.Equal(t, want, deadline.Sub(began))
 				}
-				rig := newHookRig(t, &mw.Handler{
+				rig := newRig(t, &mw.Handler{
 					Timeout:     timeout,
 					OnDelivery:  func(ctx context.Context, _ *mw.Delivery) error { check(ctx); return nil },
 					OnMalformed: func(ctx context.Context, _ *mw.Delivery, _ error) error { check(ctx); return nil },
 				})
-				require.Equal(t, 200, rig.direct(hookBody("a")).Status)
-				require.Equal(t, 200, rig.direct(hookBroken()).Status)
+				require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+				require.Equal(t, 200, rig.direct(brokenBody()).Status)
 				require.Equal(t, 2, calls)
 			})
 		})
@@ -240,12 +172,12 @@ func TestCallbackDeadlines(t *testing.T) {
 func TestCallbackContext(t *testing.T) {
 	type key struct{}
 	run := func(t *testing.T, wantErr error, onEvent func(ctx context.Context) error) (kept context.Context) {
-		rig := newHookRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
 			kept = ctx
 			return onEvent(ctx)
 		}})
 		status := map[bool]int{true: 200, false: 500}[wantErr == nil]
-		answer := rig.direct(hookBody("a"), func(r *http.Request) {
+		answer := rig.direct(bodyOf("a"), func(r *http.Request) {
 			*r = *r.WithContext(context.WithValue(r.Context(), key{}, "of the request"))
 		})
 		require.Equal(t, status, answer.Status)
@@ -291,19 +223,19 @@ func TestCallbackContext(t *testing.T) {
 	}
 	t.Run("has ended when the next callback runs", func(t *testing.T) {
 		var kept context.Context
-		rig := newHookRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
 			if kept != nil {
 				require.Equal(t, context.Canceled, kept.Err())
 			}
 			kept = ctx
 			return nil
 		}})
-		require.Equal(t, 200, rig.direct(hookBody("a", "b", "c")).Status)
+		require.Equal(t, 200, rig.direct(bodyOf("a", "b", "c")).Status)
 	})
 	t.Run("was canceled if its callback returned in time, whenever it is looked at", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var kept context.Context
-			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
+			rig := newRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
 				if kept == nil {
 					kept = ctx
 					return nil
@@ -313,18 +245,18 @@ func TestCallbackContext(t *testing.T) {
 				require.Equal(t, context.Canceled, kept.Err())
 				return nil
 			}})
-			require.Equal(t, 200, rig.direct(hookBody("a", "b")).Status)
+			require.Equal(t, 200, rig.direct(bodyOf("a", "b")).Status)
 		})
 	})
 	t.Run("ended with its time if its callback overran, whenever it is looked at", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			kept := make(chan context.Context, 1)
-			rig := newHookRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
+			rig := newRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
 				kept <- ctx
 				time.Sleep(time.Minute)
 				return nil
 			}})
-			require.Equal(t, 500, rig.direct(hookBody("a")).Status)
+			require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 			require.Equal(t, context.DeadlineExceeded, (<-kept).Err())
 			time.Sleep(time.Hour)
 		})
@@ -370,7 +302,7 @@ func TestAnswerComesInTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				leave := make(chan struct{})
 				defer close(leave)
-				h, body, want := &mw.Handler{Timeout: 28 * time.Second}, hookBody(strings.Fields("a b c d e f g h i j k l")...), 500
+				h, body, want := &mw.Handler{Timeout: 28 * time.Second}, bodyOf(strings.Fields("a b c d e f g h i j k l")...), 500
 				switch kind {
 				case "OnEvent with a long EventTimeout":
 					h.EventTimeout = time.Hour
@@ -381,22 +313,22 @@ func TestAnswerComesInTime(t *testing.T) {
 					h.OnDelivery = func(context.Context, *mw.Delivery) error { return forever(leave) }
 				case "OnMalformed":
 					h.OnMalformed = func(context.Context, *mw.Delivery, error) error { return forever(leave) }
-					body = hookBroken()
+					body = brokenBody()
 				case "sleepy OnEvent":
 					// the last that begins ends in the time that one is granted after its context
 					h.OnEvent = func(context.Context, mw.Event) error { time.Sleep(4010 * time.Millisecond); return nil }
 					want = 503
 				case "Dedup":
 					hang := func(context.Context) error { return forever(leave) }
-					h.Dedup = &hookStore{commit: hang, release: hang}
+					h.Dedup = &recordingStore{commit: hang, release: hang}
 					h.OnEvent = func(_ context.Context, ev mw.Event) error {
-						if hookID(ev) == "a" {
+						if idOf(ev) == "a" {
 							return nil
 						}
 						return forever(leave)
 					}
 				}
-				rig := newHookRig(t, h)
+				rig := newRig(t, h)
 				began := time.Now()
 				require.Equal(t, want, rig.direct(body).Status)
 				require.Less(t, time.Since(began), 30*time.Second)
@@ -410,9 +342,9 @@ func TestAnswerComesInTime(t *testing.T) {
 
 func TestCallbackOutlivesTheClient(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	store := &hookStore{}
+	store := &recordingStore{}
 	var ended error
-	rig := newHookRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
+	rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
 		close(entered)
 		<-leave
 		ended = ctx.Err()
@@ -424,12 +356,12 @@ func TestCallbackOutlivesTheClient(t *testing.T) {
 		context.AfterFunc(r.Context(), func() { close(clientGone) })
 		inner.ServeHTTP(w, r)
 	})
-	conn := rig.dial(hookRaw("1.1", hookBody("a"), len(hookBody("a"))))
+	conn := rig.dial(rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))))
 	<-entered
 	conn.Close()
 	<-clientGone
 	close(leave)
-	hookWait(t, "Observe", func() bool { return len(rig.observed()) == 1 })
+	eventually(t, "Observe", func() bool { return len(rig.observed()) == 1 })
 	require.NoError(t, ended)
 	require.Equal(t, 1, rig.last().Handled)
 	require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "what is handled is remembered")

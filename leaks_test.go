@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -48,7 +46,7 @@ var canaryEvents = []string{
 	`"canary-string"`,
 }
 
-var canaryBody = hookEnvelope(canaryEvents...)
+var canaryBody = envelopeOf(canaryEvents...)
 
 // requireNoCanary fails if text shows a canary.
 func requireNoCanary(t testing.TB, where, text string, more ...string) {
@@ -85,7 +83,7 @@ func loggedForms(value any) map[string]string {
 }
 
 func TestNothingLeaksFromValues(t *testing.T) {
-	verifier := hookVerifier(t, canarySecret, canarySecret+"2")
+	verifier := testVerifier(t, canarySecret, canarySecret+"2")
 	handler := &mw.Handler{
 		Verifier: verifier, OnEvent: eventReturning(nil), Logger: slog.New(slog.DiscardHandler),
 		Guards: []mw.Guard{mw.BasicAuth("canary", canaryPassword), mw.QueryToken("t", canaryToken)},
@@ -150,7 +148,7 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 	}
 	peer := netip.PrefixFrom(netip.MustParseAddr(canaryPeer), 32)
 	broken := canaryBody[:len(canaryBody)-3]
-	never := func(err error) hookEdit {
+	never := func(err error) requestEdit {
 		return func(r *http.Request) {
 			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("canary"), failingReader{err}))
 		}
@@ -159,7 +157,7 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		name  string
 		h     *mw.Handler
 		body  []byte
-		edits []hookEdit
+		edits []requestEdit
 		want  int
 	}{
 		{"handled", &mw.Handler{}, canaryBody, nil, 200},
@@ -179,17 +177,17 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		{"panic with the request",
 			&mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { panic(d.Request) }}, canaryBody, nil, 500},
 		{"panic with the verifier", &mw.Handler{Guards: []mw.Guard{
-			func(*http.Request) error { panic(hookVerifier(t, canarySecret)) }}}, canaryBody, nil, 500},
+			func(*http.Request) error { panic(testVerifier(t, canarySecret)) }}}, canaryBody, nil, 500},
 		{"overrun", &mw.Handler{EventTimeout: time.Millisecond, Concurrency: 10,
-			OnEvent: func(context.Context, mw.Event) error { time.Sleep(200 * time.Millisecond); return errHook }}, canaryBody, nil, 500},
+			OnEvent: func(context.Context, mw.Event) error { time.Sleep(200 * time.Millisecond); return errBoom }}, canaryBody, nil, 500},
 		{"exit", &mw.Handler{OnEvent: func(context.Context, mw.Event) error { runtime.Goexit(); return nil }}, canaryBody, nil, 500},
-		{"forged", &mw.Handler{}, canaryBody, []hookEdit{hookHeader(mw.SignatureHeader, mw.Sign(canaryBody, "x"))}, 400},
-		{"nonsense for a signature", &mw.Handler{}, canaryBody, []hookEdit{hookHeader(mw.SignatureHeader, "canary")}, 400},
-		{"unsigned", &mw.Handler{}, canaryBody, []hookEdit{hookUnsigned}, 400},
-		{"two signatures", &mw.Handler{}, canaryBody, []hookEdit{hookHeader(mw.SignatureHeader, "canary", "canary")}, 400},
-		{"method", &mw.Handler{}, canaryBody, []hookEdit{hookMethod("CANARY")}, 405},
-		{"type", &mw.Handler{}, canaryBody, []hookEdit{hookHeader("Content-Type", "image/canary")}, 415},
-		{"encoding", &mw.Handler{}, canaryBody, []hookEdit{hookHeader("Content-Encoding", "canary")}, 415},
+		{"forged", &mw.Handler{}, canaryBody, []requestEdit{withHeader(mw.SignatureHeader, mw.Sign(canaryBody, "x"))}, 400},
+		{"nonsense for a signature", &mw.Handler{}, canaryBody, []requestEdit{withHeader(mw.SignatureHeader, "canary")}, 400},
+		{"unsigned", &mw.Handler{}, canaryBody, []requestEdit{withoutSignature}, 400},
+		{"two signatures", &mw.Handler{}, canaryBody, []requestEdit{withHeader(mw.SignatureHeader, "canary", "canary")}, 400},
+		{"method", &mw.Handler{}, canaryBody, []requestEdit{withMethod("CANARY")}, 405},
+		{"type", &mw.Handler{}, canaryBody, []requestEdit{withHeader("Content-Type", "image/canary")}, 415},
+		{"encoding", &mw.Handler{}, canaryBody, []requestEdit{withHeader("Content-Encoding", "canary")}, 415},
 		{"too large", &mw.Handler{MaxBodyBytes: 10}, canaryBody, nil, 413},
 		{"too many", &mw.Handler{MaxEvents: 1}, canaryBody, nil, 413},
 		{"broken", &mw.Handler{}, broken, nil, 422},
@@ -202,40 +200,40 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 			&mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { panic(d) }}, broken, nil, 500},
 		{"address", &mw.Handler{Guards: allow()}, canaryBody, nil, 403},
 		{"address behind a proxy", &mw.Handler{Guards: allow(peer)}, canaryBody, nil, 403},
-		{"nonsense for an address", &mw.Handler{Guards: allow(peer)}, canaryBody, []hookEdit{hookHeader("X-Forwarded-For", "canary")}, 403},
+		{"nonsense for an address", &mw.Handler{Guards: allow(peer)}, canaryBody, []requestEdit{withHeader("X-Forwarded-For", "canary")}, 403},
 		{"nonsense for a peer", &mw.Handler{Guards: allow()}, canaryBody,
-			[]hookEdit{func(r *http.Request) { r.RemoteAddr = "canary" }}, 403},
+			[]requestEdit{func(r *http.Request) { r.RemoteAddr = "canary" }}, 403},
 		{"no password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("canary-user", canaryPassword)}}, canaryBody, nil, 401},
 		{"wrong password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("canary-user", "x")}}, canaryBody,
-			[]hookEdit{func(r *http.Request) { r.SetBasicAuth("canary-user", canaryPassword) }}, 401},
+			[]requestEdit{func(r *http.Request) { r.SetBasicAuth("canary-user", canaryPassword) }}, 401},
 		{"empty password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("canary-user", "")}}, canaryBody, nil, 401},
 		{"no token", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("canary-name", canaryToken)}}, canaryBody, nil, 403},
 		{"wrong token", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("q", canaryToken)}}, canaryBody, nil, 403},
 		{"malformed query", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("q", canaryToken)}}, canaryBody,
-			[]hookEdit{hookQuery("q=" + canaryToken + "&canary%zz")}, 403},
+			[]requestEdit{withQuery("q=" + canaryToken + "&canary%zz")}, 403},
 		{"no tenant", &mw.Handler{VerifierFor: verifierReturning(nil, nil)}, canaryBody, nil, 403},
 		{"store is down", &mw.Handler{Dedup: (*mw.MemoryDeduplicator)(nil)}, canaryBody, nil, 503},
 		{"broken off", &mw.Handler{}, canaryBody,
-			[]hookEdit{never(errors.New("read tcp 127.0.0.1:80->" + canaryPeer + ":4711: connection reset by peer"))}, 400},
+			[]requestEdit{never(errors.New("read tcp 127.0.0.1:80->" + canaryPeer + ":4711: connection reset by peer"))}, 400},
 		{"no secret", &mw.Handler{Verifier: new(mw.Verifier)}, canaryBody, nil, 500},
 		{"wrong set-up", &mw.Handler{Timeout: time.Hour}, canaryBody, nil, 500},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			if test.h.Verifier == nil && test.h.VerifierFor == nil {
-				test.h.Verifier = hookVerifier(t, "canary-other-secret", canarySecret)
+				test.h.Verifier = testVerifier(t, "canary-other-secret", canarySecret)
 			}
 			var delivered []*mw.Delivery
 			if test.h.OnEvent == nil && test.h.OnDelivery == nil {
 				test.h.OnDelivery = func(_ context.Context, d *mw.Delivery) error { delivered = append(delivered, d); return nil }
 			}
-			rig := newHookRig(t, test.h)
+			rig := newRig(t, test.h)
 			signature := mw.Sign(test.body, canarySecret)
-			got := rig.direct(test.body, append([]hookEdit{
-				hookHeader(mw.SignatureHeader, signature),
-				hookHeader("X-Forwarded-For", canaryForward),
-				hookHeader("Authorization", "canary"),
-				hookQuery("q=" + canaryQuery),
+			got := rig.direct(test.body, append([]requestEdit{
+				withHeader(mw.SignatureHeader, signature),
+				withHeader("X-Forwarded-For", canaryForward),
+				withHeader("Authorization", "canary"),
+				withQuery("q=" + canaryQuery),
 				func(r *http.Request) { r.RemoteAddr = canaryPeer + ":4711" },
 			}, test.edits...)...)
 			time.Sleep(10 * time.Millisecond)
@@ -278,17 +276,17 @@ func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
 // The errors of connections name the peer.
 func TestNothingLeaksFromConnections(t *testing.T) {
-	for name, rest := range map[string]func(*hookRig, io.Closer){
-		"hung up":  func(_ *hookRig, conn io.Closer) { conn.Close() },
-		"too slow": func(rig *hookRig, _ io.Closer) {},
+	for name, rest := range map[string]func(*rig, io.Closer){
+		"hung up":  func(_ *rig, conn io.Closer) { conn.Close() },
+		"too slow": func(rig *rig, _ io.Closer) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
-			conn := rig.dial(hookRaw("1.1", canaryBody, len(canaryBody)+10))
+			rig := newRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
+			conn := rig.dial(rawRequest("1.1", canaryBody, len(canaryBody)+10))
 			address := conn.LocalAddr().String()
 			rest(rig, conn)
-			hookWait(t, "Observe", func() bool { return len(rig.observed()) == 1 })
+			eventually(t, "Observe", func() bool { return len(rig.observed()) == 1 })
 			require.Error(t, rig.last().Err)
 			requireNoCanary(t, "the log", rig.said.String(), address)
 			for form, text := range printedForms(rig.last()) {

@@ -25,7 +25,7 @@ func scopeOf(r *http.Request) string {
 	return ""
 }
 
-func inScope(scope string) hookEdit {
+func inScope(scope string) requestEdit {
 	return func(r *http.Request) { r.Header[tenantScope] = []string{scope} }
 }
 
@@ -56,14 +56,14 @@ func randomEvents(random *rand.Rand) []byte {
 		case 2:
 			events = append(events, fmt.Sprintf(`{"event":"inbound.message_received","inbox_id":%d,"message_id":%s}`, random.IntN(3), id()))
 		case 3:
-			events = append(events, hookAudit)
+			events = append(events, auditJSON)
 		case 4:
 			events = append(events, fmt.Sprintf(`{"event":%s}`, id()))
 		case 5:
 			events = append(events, strconv.Itoa(random.IntN(3)))
 		}
 	}
-	return hookEnvelope(events...)
+	return envelopeOf(events...)
 }
 
 // twoOwners returns a key that two scopes have, if there is one.
@@ -89,7 +89,7 @@ func TestScopesShareNoKeys(t *testing.T) {
 		total = 300_000
 	}
 	var got *mw.Delivery
-	rig := newHookRig(t, &mw.Handler{Scope: scopeOf, OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+	rig := newRig(t, &mw.Handler{Scope: scopeOf, OnDelivery: func(_ context.Context, d *mw.Delivery) error {
 		got = d
 		return nil
 	}})
@@ -127,8 +127,8 @@ func TestScopesShareNoKeys(t *testing.T) {
 func TestScopesShareKeysThatAreNoDigests(t *testing.T) {
 	t.Parallel()
 	for name, keyOf := range map[string]func(scope string, ev mw.Event) string{
-		"the id, behind the scope and a colon": func(scope string, ev mw.Event) string { return scope + ":" + hookID(ev) },
-		"the id, behind the scope if any":      func(scope string, ev mw.Event) string { return scope + hookID(ev) },
+		"the id, behind the scope and a colon": func(scope string, ev mw.Event) string { return scope + ":" + idOf(ev) },
+		"the id, behind the scope if any":      func(scope string, ev mw.Event) string { return scope + idOf(ev) },
 		"no scope":                             func(_ string, ev mw.Event) string { return ev.Key() },
 		"the scope, in lower case":             func(scope string, ev mw.Event) string { return strings.ToLower(scope) + ":" + ev.Key() },
 		"the scope, trimmed":                   func(scope string, ev mw.Event) string { return strings.Trim(scope, ": ") + ":" + ev.Key() },
@@ -154,11 +154,11 @@ func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
 	tenants := []string{"a", "a:", ":a", "a:a", "A", ":", "::", "sending", "a:sending"}
 	verifiers := make(map[string]*mw.Verifier)
 	for _, tenant := range tenants {
-		verifiers[tenant] = hookVerifier(t, hookSecret) // the same for all, so that only the scope tells them apart
+		verifiers[tenant] = testVerifier(t, testSecret) // the same for all, so that only the scope tells them apart
 	}
-	body := hookEnvelope(hookEvent("a"), hookEvent("b"), hookEvent("b"), hookAudit, hookAudit, `{"event":"new"}`, `7`)
+	body := envelopeOf(eventJSON("a"), eventJSON("b"), eventJSON("b"), auditJSON, auditJSON, `{"event":"new"}`, `7`)
 	const events = 7
-	rig := newHookRig(t, &mw.Handler{
+	rig := newRig(t, &mw.Handler{
 		VerifierFor: func(r *http.Request) (*mw.Verifier, error) { return verifiers[scopeOf(r)], nil },
 		Scope:       scopeOf,
 		Dedup:       new(mw.MemoryDeduplicator),
@@ -183,7 +183,7 @@ func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
 func TestForgedRequestsEvictNothing(t *testing.T) {
 	t.Parallel()
 	const batch, batches, forged = 100, 10, 10_000
-	rig := newHookRig(t, &mw.Handler{
+	rig := newRig(t, &mw.Handler{
 		Scope: scopeOf,
 		Dedup: &mw.MemoryDeduplicator{MaxKeys: batch * batches},
 	})
@@ -196,7 +196,7 @@ func TestForgedRequestsEvictNothing(t *testing.T) {
 		for j := range batch {
 			ids = append(ids, fmt.Sprintf("%d-%d", i, j))
 		}
-		bodies[i] = hookBody(ids...)
+		bodies[i] = bodyOf(ids...)
 	}
 	for _, body := range bodies[:batches] {
 		require.Equal(t, 200, rig.direct(body, inScope("a")).Status)
@@ -209,11 +209,11 @@ func TestForgedRequestsEvictNothing(t *testing.T) {
 		}
 	}
 	allRemembered()
-	edits := []hookEdit{hookForged, hookUnsigned, hookHeader(mw.SignatureHeader, rawDigits, rawDigits),
-		hookHeader(mw.SignatureHeader, rawDigits[:62]), hookHeader(mw.SignatureHeader, "")}
+	edits := []requestEdit{withForgery, withoutSignature, withHeader(mw.SignatureHeader, rawDigits, rawDigits),
+		withHeader(mw.SignatureHeader, rawDigits[:62]), withHeader(mw.SignatureHeader, "")}
 	for i := range forged {
 		id := strconv.Itoa(i)
-		answer := rig.direct(hookBody("x"+id, "y"+id), inScope([]string{"a", "", "b"}[i%3]), edits[i%len(edits)])
+		answer := rig.direct(bodyOf("x"+id, "y"+id), inScope([]string{"a", "", "b"}[i%3]), edits[i%len(edits)])
 		require.Equal(t, 400, answer.Status)
 	}
 	allRemembered()
