@@ -51,15 +51,12 @@ package mailtrapwebhook
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -248,70 +245,6 @@ func isPermanent(err error) bool {
 		return len(parts) > 0 && !slices.ContainsFunc(parts, func(part error) bool { return !isPermanent(part) })
 	}
 	return false
-}
-
-// # Guards
-
-// A Guard looks at a request before its body is read, which it must not do itself. Its error refuses the request, with
-// 401 if it wraps [ErrUnauthorized] and else with 403.
-type Guard func(r *http.Request) error
-
-// The errors by which a [Guard] chooses the status.
-var (
-	ErrUnauthorized = errors.New("mailtrapwebhook: the request lacks valid credentials")
-	ErrForbidden    = errors.New("mailtrapwebhook: the request is not allowed")
-)
-
-// BasicAuth returns a [Guard] that wants the user name and password that were put into the webhook's URL. They are
-// compared in constant time, so that neither they nor their lengths can be guessed from it. If one of the two is empty,
-// every request is refused.
-func BasicAuth(username, password string) Guard {
-	if username == "" || password == "" {
-		return refuseAll(ErrUnauthorized, "BasicAuth has an empty user name or password")
-	}
-	wantName, wantPassword := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))
-	return func(r *http.Request) error {
-		name, password, ok := r.BasicAuth()
-		if !ok {
-			return fmt.Errorf("%w: no basic authentication", ErrUnauthorized)
-		}
-		if sameDigest(wantName, name)&sameDigest(wantPassword, password) != 1 {
-			return fmt.Errorf("%w: wrong user name or password", ErrUnauthorized)
-		}
-		return nil
-	}
-}
-
-// QueryToken returns a [Guard] that wants the token as the one value of a query parameter of the webhook's URL. It is
-// compared in constant time. If the name or the token is empty, every request is refused.
-func QueryToken(name, token string) Guard {
-	if name == "" || token == "" {
-		return refuseAll(ErrForbidden, "QueryToken has an empty name or token")
-	}
-	want := sha256.Sum256([]byte(token))
-	return func(r *http.Request) error {
-		query, err := url.ParseQuery(r.URL.RawQuery)
-		if err != nil { // err quotes the query
-			return fmt.Errorf("%w: the query of its URL is malformed", ErrForbidden)
-		}
-		if values := query[name]; len(values) != 1 {
-			return fmt.Errorf("%w: %d tokens in the query of its URL, want one", ErrForbidden, len(values))
-		} else if sameDigest(want, values[0]) != 1 {
-			return fmt.Errorf("%w: wrong token in the query of its URL", ErrForbidden)
-		}
-		return nil
-	}
-}
-
-// sameDigest returns 1 if want is the digest of given, else 0. Digests are of one length, whatever was given.
-func sameDigest(want [sha256.Size]byte, given string) int {
-	got := sha256.Sum256([]byte(given))
-	return subtle.ConstantTimeCompare(want[:], got[:])
-}
-
-func refuseAll(sentinel error, why string) Guard {
-	err := fmt.Errorf("%w: %s, so all are refused (is an environment variable unset?)", sentinel, why)
-	return func(*http.Request) error { return err }
 }
 
 // # Limits
