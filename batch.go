@@ -24,6 +24,7 @@ type item struct {
 	result result
 	err    error  // of its callback
 	why    string // it is to be dropped
+	late   bool   // its callback was abandoned, which counts as a failure
 	told   bool   // the store knows the result
 }
 
@@ -111,7 +112,10 @@ func (x *exchange) newBatch(items []item) *batch {
 		items:   items,
 		charge:  &x.body.charge,
 	}
-	b.store = storeCalls{dedup: x.h.dedup(), log: x.log, answerBy: x.started.Add(answerTime)}
+	b.store = storeCalls{
+		dedup: x.h.dedup(), log: x.log,
+		busy: make(chan struct{}, 1), answerBy: x.started.Add(answerTime),
+	}
 	return b
 }
 
@@ -151,10 +155,11 @@ func (b *batch) reserve(ctx context.Context) error {
 			asked[i].result = held
 		default:
 			valid = false
+			asked[i].told = true // whose it is nobody knows, so do not release it
 		}
 	}
 	if !valid {
-		b.finish() // frees what was reserved
+		b.finish() // releases what was reserved
 		return refuse(http.StatusServiceUnavailable, "Dedup returned a Reservation that is none of the constants:"+
 			" let Reserve return one of them for each key, or an error")
 	}
@@ -290,6 +295,7 @@ func (b *batch) judge(it *item, err error) {
 		return // dropped while its abandoned callback still ran: the first outcome counts
 	}
 	it.err, it.told = err, false
+	it.late = it.late || err == errOverran
 	permanent, ok := err.(*permanentError)
 	switch {
 	case err == nil:
@@ -450,19 +456,26 @@ func (b *batch) finish() {
 	b.mu.Unlock()
 	b.settle()
 	b.store.answered()
+	b.mu.Lock()
+	b.marked = time.Time{} // the first late return is told at once
+	b.mu.Unlock()
 }
 
 // count returns how many events have each result. The caller holds mu.
 func (b *batch) count() *Report {
 	r := new(Report)
 	for i := range b.items {
-		switch b.items[i].result {
+		switch it := &b.items[i]; it.result {
 		case duplicate:
 			r.Duplicates++
 		case held:
 			r.Held++
 		case handled:
-			r.Handled++
+			if it.late {
+				r.Failed++ // the answer is 500, and the retry skips the event
+			} else {
+				r.Handled++
+			}
 		case dropped:
 			r.Dropped++
 		case failed, overran, dropping:
@@ -476,8 +489,8 @@ func (b *batch) count() *Report {
 
 // settle tells the store what has become of the events since the last time.
 func (b *batch) settle() {
-	b.store.mu.Lock() // held over the calls, so that no two overlap
-	defer b.store.mu.Unlock()
+	b.store.lock() // held over the calls, so that no two overlap
+	defer b.store.unlock()
 	done, undone := b.untold()
 	if len(done) > 0 && b.store.commit(keysOf(done)) {
 		b.tell(done)

@@ -17,6 +17,9 @@ import (
 // Chunks are used again, and nothing that is handed on shares memory with one.
 const chunkSize = 64 << 10
 
+// maxEmptyReads is how often a reader may return nothing, as in bufio.
+const maxEmptyReads = 100
+
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // discardTimeout is how long a client may take to send the rest of a body that
@@ -229,35 +232,27 @@ func (x *exchange) limitDiscarding() {
 }
 
 func refuseTooLarge(limit int64) error {
-	return &refusalError{http.StatusRequestEntityTooLarge, &quietError{
+	return &refusalError{http.StatusRequestEntityTooLarge, &explainedError{
 		"the body is over MaxBodyBytes: Mailtrap sends far less, so find out who sent it",
 		&http.MaxBytesError{Limit: limit},
 	}}
 }
 
-// readError returns the refusal for an error of reading the body.
+// readError returns the refusal for an error of reading the body. Its text does
+// not have that of err: network errors name the peer's address, which is
+// personal data.
 func readError(err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return &refusalError{http.StatusRequestEntityTooLarge, &quietError{
+		return &refusalError{http.StatusRequestEntityTooLarge, &explainedError{
 			"the body is over the limit of a middleware: raise that to MaxBodyBytes", err}}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &refusalError{http.StatusServiceUnavailable, &quietError{
+		return &refusalError{http.StatusServiceUnavailable, &explainedError{
 			"the body did not arrive in time: a proxy is slow, or the client is not Mailtrap", err}}
-	case errors.Is(err, http.ErrBodyReadAfterClose):
+	case closedBefore(err):
 		return &refusalError{http.StatusBadRequest, bodyReadBefore(err)}
 	}
-	return &refusalError{http.StatusBadRequest, &quietError{
+	return &refusalError{http.StatusBadRequest, &explainedError{
 		"the body broke off or is malformed: Mailtrap sends it again", err}}
 }
-
-// A quietError does not say what caused it: network errors name the peer's
-// address, which is personal data.
-type quietError struct {
-	text  string
-	cause error
-}
-
-func (e *quietError) Error() string { return "mailtrapwebhook: " + e.text }
-func (e *quietError) Unwrap() error { return e.cause }

@@ -140,177 +140,25 @@ func faultyCallback(w *world, _ *process, _, _ int) error {
 	return nil
 }
 
-func (l *faultLog) violations() (list []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for rule, n := range l.broken {
-		list = append(list, fmt.Sprintf("%s (%d times)", rule, n))
-	}
-	slices.Sort(list)
-	return list
-}
-
-// A loggedStore notes which commits succeeded, as the handler sees it.
-type loggedStore struct {
-	mw.Deduplicator
-	log *faultLog
-}
-
-func (s loggedStore) Commit(ctx context.Context, keys []string) error {
-	err := s.Deduplicator.Commit(ctx, keys)
-	if err == nil && ctx.Err() == nil {
-		s.log.mu.Lock()
-		defer s.log.mu.Unlock()
-		for _, key := range keys {
-			s.log.committed[key] = true
-		}
-	}
-	return err
-}
-
-// A faultLoad is a load of deliveries under which everything goes wrong now and then.
-type faultLoad struct {
-	batches  int
-	patience time.Duration                         // with which all is waited for
-	calm     bool                                  // the store has no faults
-	wrong    func(mw.Deduplicator) mw.Deduplicator // nil: the store is as it should be
-	stuck    <-chan struct{}                       // if not nil, the first callback waits for it
-}
-
-const (
-	faultSenders  = 64
-	faultEvents   = 20      // of a batch
-	faultInFlight = 2 << 20 // not quite enough for all senders at once
-)
-
-// onEvent is a callback that fails, panics, overruns and exits.
-func (load faultLoad) onEvent(log *faultLog) func(context.Context, mw.Event) error {
-	var calls atomic.Int64
-	return func(_ context.Context, ev mw.Event) error {
-		ok := false
-		log.begin(ev.Key())
-		defer func() { log.end(ev.Key(), ok) }()
-		if load.stuck != nil && calls.Add(1) == 1 {
-			<-load.stuck
-		}
-		switch fate := rand.IntN(100); {
-		case fate < 5:
-			log.count("callback fails")
-			return errHook
-		case fate < 7:
-			log.count("callback panics")
-			panic(errHook)
-		case fate < 8:
-			log.count("callback overruns")
-			time.Sleep(time.Duration(150+rand.IntN(100)) * time.Millisecond)
-			if rand.IntN(2) == 0 {
-				return errHook
-			}
-		case fate < 9:
-			log.count("callback exits")
-			runtime.Goexit()
-		}
-		ok = true
-		return nil
-	}
-}
-
-// run has all batches sent until they are answered 200, and returns the rules that were broken.
-func (load faultLoad) run(t *testing.T) (violations []string, figures string) {
-	before := settledGoroutines()
-	log := &faultLog{
-		running: make(map[string]int), handled: make(map[string]int), committed: make(map[string]bool),
-		broken: make(map[string]int), faults: make(map[string]int),
-	}
-	store := &faultyStore{inner: new(mw.MemoryDeduplicator), faults: make(map[string]int)}
-	store.calm.Store(load.calm)
-	var used mw.Deduplicator = store
-	if load.wrong != nil {
-		used = load.wrong(store)
-	}
-	h := &mw.Handler{
-		OnEvent: load.onEvent(log), Dedup: loggedStore{used, log}, EventTimeout: 20 * time.Millisecond, Timeout: 3 * time.Second,
-		MaxBodyBytes: faultInFlight, MaxInFlightBytes: faultInFlight,
-	}
-	rig := newHookRig(t, h)
-	h.Logger = slog.New(slog.DiscardHandler)
-	rig.serve()
-	rig.srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = faultSenders
-
-	began := time.Now()
-	deadline := began.Add(load.patience)
-	var sent atomic.Int64
-	var senders sync.WaitGroup
-	for range faultSenders {
-		senders.Go(func() {
-			for n := sent.Add(1); n <= int64(load.batches); n = sent.Add(1) {
-				if !sendUnderFaults(rig, log, fmt.Sprint("batch-", n), deadline) {
-					log.mu.Lock()
-					log.violate("a delivery is never answered 200")
-					log.mu.Unlock()
-				}
-			}
-		})
-	}
-	senders.Wait()
-	took := time.Since(began)
-
-	store.calm.Store(true)
-	if !load.waitFor(func(i int) bool { // a body that takes the whole budget
-		got, err := rig.try(hookPadded(fmt.Sprint("last-", i), faultInFlight), hookHeader("X-Calm", "1"))
-		return err == nil && got.Status != http.StatusServiceUnavailable
-	}) {
-		log.mu.Lock()
-		log.violate("the in-flight budget is not given back")
-		log.mu.Unlock()
-	}
-	rig.srv.Client().CloseIdleConnections()
-	rig.srv.CloseClientConnections()
-	rig.srv.Close()
-	if !load.waitFor(func(int) bool { return runtime.NumGoroutine() <= before && ownGoroutines() == 0 }) {
-		log.mu.Lock()
-		log.violate("goroutines stay behind")
-		log.mu.Unlock()
-	}
-
-	log.mu.Lock()
-	faults := store.counted()
-	for name, n := range log.faults {
-		faults[name] = n
-	}
-	repeated := 0
-	for _, n := range log.handled {
-		repeated += n - 1
-	}
-	figures = fmt.Sprintf("%d batches of %d events in %d attempts and %v; %d events handled, %d of them again for want of a commit; faults: %v",
-		load.batches, faultEvents, log.attempts, took.Round(time.Millisecond), len(log.handled), repeated, faults)
-	log.mu.Unlock()
-	return log.violations(), figures
-}
-
-// settledGoroutines counts the goroutines when those of the tests before have ended.
-func settledGoroutines() int {
-	n := runtime.NumGoroutine()
-	for range 20 {
-		time.Sleep(5 * time.Millisecond)
-		n = min(n, runtime.NumGoroutine())
-	}
-	return n
-}
-
-// ownGoroutines counts the goroutines that the package began.
-func ownGoroutines() int {
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	return strings.Count(string(stacks), "created by github.com/mailtrapwebhook/mailtrapwebhook.")
-}
-
-func (load faultLoad) waitFor(ready func(i int) bool) bool {
-	for i, end := 0, time.Now().Add(min(load.patience, 15*time.Second)); time.Now().Before(end); i++ {
-		if ready(i) {
-			return true
-		}
-		time.Sleep(10 * time.Millisecond)
+// faultyNetwork breaks off bodies, hangs up, and sends batches twice.
+func faultyNetwork(w *world, _ int, r *http.Request) (lost bool) {
+	switch fate := rand.IntN(100); {
+	case fate < 3:
+		w.count("client breaks off")
+		half := io.LimitReader(r.Body, r.ContentLength/2)
+		r.Body = io.NopCloser(io.MultiReader(half, failingReader{io.ErrUnexpectedEOF}))
+	case fate < 8:
+		w.count("client hangs up")
+		ctx, hangUp := context.WithCancel(r.Context())
+		time.AfterFunc(time.Duration(rand.IntN(100))*time.Millisecond, hangUp)
+		*r = *r.WithContext(ctx)
+	case fate < 13:
+		w.count("client sends twice")
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		twin := r.Clone(r.Context())
+		twin.Body = io.NopCloser(bytes.NewReader(body))
+		go w.serve(twin)
 	}
 	return false
 }

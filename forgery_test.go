@@ -341,7 +341,7 @@ type forgeryRig struct {
 }
 
 func newForgeryRig(t testing.TB) *forgeryRig {
-	rig := &forgeryRig{verifier: hookVerifier(t, otherSecret[1:], hookSecret)}
+	rig := &forgeryRig{verifier: testVerifier(t, otherSecret[1:], testSecret)}
 	rig.store.Deduplicator = new(mw.MemoryDeduplicator)
 	call := func() error {
 		rig.called.Add(1)

@@ -489,16 +489,16 @@ func (s *recordingStore) keysOf(name string) (keys [][]string) {
 }
 
 // noDedup turns de-duplication off.
-var noDedup mw.Deduplicator
+var noDedup = mw.NoDedup
 
 func newStore() mw.Deduplicator { return memoryStore(0, 0) }
 
 func memoryStore(retention time.Duration, maxKeys int) mw.Deduplicator {
-	return mw.NewMemoryDeduplicator(retention, maxKeys)
+	return &mw.MemoryDeduplicator{Retention: retention, MaxKeys: maxKeys}
 }
 
 // secretOf is the index of the secret that matched.
-func secretOf(d *mw.Delivery) int { return d.Secret }
+func secretOf(d *mw.Delivery) int { return d.SecretIndex }
 
 // droppedLine is part of each log line about an event that is dropped.
 const droppedLine = "event dropped"

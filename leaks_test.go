@@ -161,12 +161,12 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		want  int
 	}{
 		{"handled", &mw.Handler{}, canaryBody, nil, 200},
-		{"handled, with a store", &mw.Handler{Dedup: new(mw.MemoryDeduplicator)}, canaryBody, nil, 200},
-		{"dropped", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errHook))}, canaryBody, nil, 200},
-		{"given up", &mw.Handler{OnEvent: eventReturning(errHook), GiveUpAfter: time.Nanosecond}, canaryBody, nil, 500},
-		{"dropped delivery", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errHook))}, canaryBody, nil, 200},
-		{"failed", &mw.Handler{OnEvent: eventReturning(errHook)}, canaryBody, nil, 500},
-		{"failed delivery", &mw.Handler{OnDelivery: deliveryReturning(errHook)}, canaryBody, nil, 500},
+		{"handled, with a store", &mw.Handler{Dedup: newStore()}, canaryBody, nil, 200},
+		{"dropped", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errBoom))}, canaryBody, nil, 200},
+		{"given up", &mw.Handler{OnEvent: eventReturning(errBoom), GiveUpAfter: time.Nanosecond}, canaryBody, nil, 500},
+		{"dropped delivery", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errBoom))}, canaryBody, nil, 200},
+		{"failed", &mw.Handler{OnEvent: eventReturning(errBoom)}, canaryBody, nil, 500},
+		{"failed delivery", &mw.Handler{OnDelivery: deliveryReturning(errBoom)}, canaryBody, nil, 500},
 		{"panic with an event", &mw.Handler{OnEvent: panicking, Concurrency: 3}, canaryBody, nil, 500},
 		{"panic with a delivery",
 			&mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { panic(d) }}, canaryBody, nil, 500},
@@ -297,108 +297,4 @@ func TestNothingLeaksFromConnections(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Under a load in which everything goes wrong, each event is handled in the end and then never again, and no goroutine
-// stays behind.
-func TestHandlerUnderLoad(t *testing.T) {
-	const senders, deliveries, events = 32, 6, 8
-	before := runtime.NumGoroutine()
-
-	var mu sync.Mutex
-	succeeded := make(map[string]int)
-	attempts := make(map[string]int)
-	onEvent := func(ctx context.Context, ev mw.Event) error {
-		id := hookID(ev)
-		mu.Lock()
-		attempts[id]++
-		fate := rand.IntN(100)
-		if attempts[id] > 6 {
-			fate = 99
-		}
-		mu.Unlock()
-		switch {
-		case fate < 8:
-			return errHook
-		case fate < 12:
-			panic(id)
-		case fate < 16:
-			runtime.Goexit()
-		case fate < 18: // it overruns and fails
-			time.Sleep(150 * time.Millisecond)
-			return errHook
-		case fate < 20: // it overruns and succeeds
-			time.Sleep(150 * time.Millisecond)
-		case fate < 40:
-			time.Sleep(time.Millisecond)
-		}
-		mu.Lock()
-		succeeded[id]++
-		mu.Unlock()
-		return nil
-	}
-	rig := newHookRig(t, &mw.Handler{
-		Dedup: new(mw.MemoryDeduplicator), OnEvent: onEvent,
-		EventTimeout: 20 * time.Millisecond, Timeout: 10 * time.Second, Concurrency: 4, MaxBodyBytes: 1 << 20, MaxInFlightBytes: 1 << 20,
-	}).serve()
-
-	body := func(sender, delivery int) []byte {
-		ids := make([]string, events)
-		for i := range ids {
-			ids[i] = fmt.Sprintf("%d-%d-%d", sender, delivery, i)
-		}
-		return hookBody(ids...)
-	}
-	var wg sync.WaitGroup
-	deadline := time.Now().Add(30 * time.Second)
-	for sender := range senders {
-		wg.Go(func() {
-			for delivery := range deliveries {
-				for body := body(sender, delivery); ; {
-					ctx, cancel := context.WithCancel(context.Background())
-					if rand.IntN(8) == 0 { // it hangs up
-						time.AfterFunc(time.Duration(rand.IntN(5000))*time.Microsecond, cancel)
-					}
-					got, err := rig.try(body, func(r *http.Request) { *r = *r.WithContext(ctx) })
-					cancel()
-					if err == nil && got.Status == http.StatusOK {
-						break
-					}
-					if time.Now().After(deadline) {
-						t.Errorf("delivery %d-%d is still answered %d, %v", sender, delivery, got.Status, err)
-						return
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for sender := range senders { // once more, all of it
-		for delivery := range deliveries {
-			got, err := rig.try(body(sender, delivery))
-			require.NoError(t, err)
-			require.Equal(t, 200, got.Status)
-		}
-	}
-	rig.srv.CloseClientConnections()
-	rig.srv.Client().CloseIdleConnections()
-	rig.srv.Close()
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("goroutines stay behind:\n%s", stacks[:runtime.Stack(stacks, true)])
-		}
-	}
-
-	mu.Lock()
-	defer mu.Unlock()
-	require.Len(t, succeeded, senders*deliveries*events, "every event is handled")
-	for id, n := range succeeded {
-		if n != 1 {
-			t.Errorf("event %s was handled %d times", id, n)
-		}
-	}
-	require.Contains(t, rig.said.String(), "panic", "the load was no load")
-	require.NotContains(t, rig.said.String(), "http: panic")
 }

@@ -141,7 +141,7 @@ func TestHandlerSetUpErrors(t *testing.T) {
 		{"MaxBodyBytes over the default MaxInFlightBytes",
 			&mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxBodyBytes: 64<<20 + 1},
 			[]string{"MaxInFlightBytes", "MaxBodyBytes"}},
-		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: new(mw.MemoryDeduplicator)},
+		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: newStore()},
 			[]string{"Scope", "VerifierFor"}},
 	}
 	for _, test := range tests {
@@ -213,8 +213,8 @@ func TestHandlerProtocols(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{Dedup: new(mw.MemoryDeduplicator), OnEvent: func(_ context.Context, ev mw.Event) error {
-		switch hookID(ev) {
+	rig := newRig(t, &mw.Handler{Dedup: newStore(), OnEvent: func(_ context.Context, ev mw.Event) error {
+		switch idOf(ev) {
 		case "fails":
 			return errBoom
 		case "drops":
@@ -323,16 +323,40 @@ func TestDeliveryKeysWithoutDedup(t *testing.T) {
 	}
 }
 
-// Where tenants share a store, an empty scope would make their keys the same.
-func TestEmptyScopeIsRefused(t *testing.T) {
-	rig := newHookRig(t, &mw.Handler{
-		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return hookVerifier(t, hookSecret), nil },
-		Dedup:       new(mw.MemoryDeduplicator),
-		Scope:       func(*http.Request) string { return "" },
-	})
-	require.Equal(t, 500, rig.direct(hookBody("a")).Status)
-	require.Empty(t, rig.handled())
-	require.Equal(t, 1, rig.said.count("Scope"))
+func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
+	var all []string
+	for _, test := range bodies {
+		all = append(all, test.body)
+	}
+	for _, test := range decodable {
+		all = append(all, `{"events":[`+test.json+`]}`)
+	}
+	for _, ids := range []string{`"message_id":"a","event_id":"b"`, `"message_id":"\u0061\"","event_id":"\\"`, `"message_id":1,"event_id":-0.5e1`,
+		`"message_id":null,"event_id":"b"`, `"message_id":"a"`, `"message_id":"a","message_id":"b","event_id":"c"`, `"event_id":"` + "\xff" + `","message_id":"é"`,
+		`"message_id":{},"event_id":"b"`, `"message_id":true,"message_id":"a","event_id":"b"`, `"message_id":"a","event_id":"b","message_id":null`,
+		`"\u006dessage_id":"a","event_id":"b"`, `"MESSAGE_ID":"a","event_id":"b"`, `"message_id":"","event_id":"b"`} {
+		all = append(all, `{"event":"open",`+ids+`}`, "{\"events\":[{"+ids+`,"event":"open"}]}`+"\n"+opened)
+	}
+	keys := 0
+	for _, body := range all {
+		rig := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+			require.Len(t, d.Keys, len(d.Events))
+			for i, ev := range d.Events {
+				keys++
+				require.True(t, strings.HasPrefix(d.Keys[i], ev.Key()), body)
+				twin := slices.ContainsFunc(d.Events, func(other mw.Event) bool { return other != ev && other.Key() == ev.Key() })
+				switch ev.(type) {
+				case *mw.SendingWebhookEvent, *mw.InboundWebhookEvent:
+					require.Equal(t, twin, d.Keys[i] != ev.Key(), body)
+				default:
+					require.NotEqual(t, ev.Key(), d.Keys[i], "two audit-log entries may be equal")
+				}
+			}
+			return nil
+		}})
+		rig.direct([]byte(body))
+	}
+	require.Greater(t, keys, 150)
 }
 
 // What a callback does to its Delivery is its own affair: nil commits all, an error releases all.

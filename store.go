@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 )
 
@@ -15,10 +14,16 @@ type storeCalls struct {
 	dedup Deduplicator // nil: no de-duplication
 	log   requestLog
 
-	mu       sync.Mutex // held by whoever calls commit or release
-	answerBy time.Time  // when the answer is due; zero when it has been given
-	lease    time.Time  // when the reservations end
+	lease time.Time // when the reservations end
+
+	// busy is held by whoever calls commit or release. It is a channel, since
+	// a mutex that is held over a call stops the fake clock of a synctest.
+	busy     chan struct{}
+	answerBy time.Time // when the answer is due; zero when it has been given
 }
+
+func (s *storeCalls) lock()   { s.busy <- struct{}{} }
+func (s *storeCalls) unlock() { <-s.busy }
 
 // reserve returns nothing without a store, and else one answer for each key.
 func (s *storeCalls) reserve(ctx context.Context, keys []string, lease time.Duration) ([]Reservation, error) {
@@ -80,7 +85,7 @@ func (s *storeCalls) call(method string, f func(context.Context) error) bool {
 
 // answered lifts the limit that the answer sets to the calls.
 func (s *storeCalls) answered() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	s.answerBy = time.Time{}
 }
