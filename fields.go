@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
@@ -78,13 +79,14 @@ var fieldTable = [...]struct {
 	fieldEvents:            {"events", anObject}, // of an envelope, never of an event
 }
 
-// The fields of each kind of event, and of an actor or a resource.
+// The fields of each kind of event beside its name, and of an actor or a
+// resource.
 var (
-	sendingFields = setOf(fieldEvent, fieldMessageID, fieldSendingStream, fieldEmail, fieldSendingDomainName,
+	sendingFields = setOf(fieldMessageID, fieldSendingStream, fieldEmail, fieldSendingDomainName,
 		fieldCategory, fieldCustomVariables, fieldTimestamp, fieldEventID, fieldReason, fieldResponse, fieldResponseCode,
 		fieldBounceCategory, fieldIP, fieldUserAgent, fieldURL)
-	activityLogFields = setOf(fieldEvent, fieldDescription, fieldActor, fieldResource, fieldChanges, fieldTimestamp)
-	inboundFields     = setOf(fieldEvent, fieldEventID, fieldInboxID, fieldInboundInboxID, fieldMessageID, fieldFrom,
+	activityLogFields = setOf(fieldDescription, fieldActor, fieldResource, fieldChanges, fieldTimestamp)
+	inboundFields     = setOf(fieldEventID, fieldInboxID, fieldInboundInboxID, fieldMessageID, fieldFrom,
 		fieldTimestamp)
 	partFields = setOf(fieldID, fieldType, fieldName)
 )
@@ -195,25 +197,27 @@ const errNoName reason = "event is missing"
 // A fieldReader makes an event of the members of its JSON object.
 type fieldReader struct {
 	members jsonscan.Members
-	text    []byte // the object, and behind it the values of odd fields
-	size    int    // of the object
-	values  string // text as a string, of which the event's strings are parts
-	scratch []byte // memory for a text that is longer than the object
-	copied  bool   // text is in scratch
+	text    []byte          // the object
+	odd     strings.Builder // the object, and behind it the values of odd fields
+	values  string          // odd or, without odd fields, text: the event's strings are parts of it
 
 	prefix  string // "actor." in an actor
 	offset  int    // of the object in the event
 	fault   reason // why the first unreadable field cannot be read, or ""
-	faultAt int    // and its index in the event
+	faultAt int    // its index in the event
 }
 
-// read returns the event that text is, whose members have been found. If
-// r.fault is not "", the caller must set the event's Err.
+// read returns the event that text is, whose members have been found. The
+// caller must set Err of the event if r.fault is not "".
 func (r *fieldReader) read(text []byte) Event {
-	r.text, r.size, r.copied, r.fault = text, len(text), false, ""
-	r.resolve(setOf(fieldEvent))
+	r.text, r.fault = text, ""
+	r.odd.Reset()
 	at := r.members.At[fieldEvent]
-	name := r.text[at.From:at.To]
+	name := text[at.From:at.To]
+	if r.oddFields()&setOf(fieldEvent) != 0 {
+		r.makeValues(setOf(fieldEvent))
+		name = []byte(r.str(fieldEvent))
+	}
 	entry := kindTable[string(name)]
 	switch {
 	case entry.kind == kindSending:
@@ -245,7 +249,7 @@ func (r *fieldReader) sending(name EventType) *SendingWebhookEvent {
 		IP:                r.str(fieldIP),
 		UserAgent:         r.str(fieldUserAgent),
 		URL:               r.str(fieldURL),
-		Raw:               r.values[:r.size],
+		Raw:               r.values[:len(r.text)],
 	}
 }
 
@@ -256,7 +260,7 @@ func (r *fieldReader) activityLog() *ActivityLogWebhookEvent {
 		Description: r.str(fieldDescription),
 		Changes:     Changes(r.str(fieldChanges)),
 		Timestamp:   r.time(fieldTimestamp),
-		Raw:         r.values[:r.size],
+		Raw:         r.values[:len(r.text)],
 	}
 	if in := r.part(fieldActor); in != nil {
 		e.Actor = Actor{ID: in.int64(fieldID), Type: ActorType(in.str(fieldType)), Name: in.str(fieldName)}
@@ -278,7 +282,7 @@ func (r *fieldReader) inbound() *InboundWebhookEvent {
 		MessageID: r.str(fieldMessageID),
 		From:      r.str(fieldFrom),
 		Timestamp: r.time(fieldTimestamp),
-		Raw:       r.values[:r.size],
+		Raw:       r.values[:len(r.text)],
 	}
 }
 
@@ -288,7 +292,7 @@ func (r *fieldReader) unknown() *UnknownEvent {
 	if name == "" && r.fault == "" {
 		r.fault, r.faultAt = errNoName, 0
 	}
-	return &UnknownEvent{Event: name, Raw: r.values[:r.size]}
+	return &UnknownEvent{Event: name, Raw: r.values[:len(r.text)]}
 }
 
 // part returns a reader of an object within the event, nil if there is none.
@@ -300,9 +304,9 @@ func (r *fieldReader) part(field int) *fieldReader {
 	in := &fieldReader{text: r.text[at.From:at.To], prefix: fieldTable[field].key + ".", offset: int(at.From)}
 	var s jsonscan.Scanner
 	s.Reset(in.text)
-	s.Find(fieldKeys, 0, jsonscan.Other, &in.members)
-	if in.resolve(partFields); in.copied {
-		in.values = string(in.text)
+	s.Find(fieldKeys, 0, jsonscan.None, &in.members)
+	if in.resolve(partFields); in.odd.Len() > 0 {
+		in.values = in.odd.String()
 	} else {
 		in.values = r.values[at.From:at.To]
 	}
@@ -319,30 +323,45 @@ func (r *fieldReader) adoptFault(in *fieldReader) {
 // makeValues makes the strings of the fields. All are parts of one string, so
 // that a program that keeps one of them keeps this event and no other.
 func (r *fieldReader) makeValues(fields jsonscan.Set) {
-	r.resolve(fields)
-	r.values = string(r.text)
+	if r.resolve(fields); r.odd.Len() > 0 {
+		r.values = r.odd.String()
+	} else {
+		r.values = string(r.text)
+	}
 }
 
-// resolve appends the values of odd fields to the text, and notes the fields
-// that are not of their form. Afterwards the place of every field is that of
-// its value.
+// resolve writes the values of odd fields behind the text, and notes the fields
+// that are not of their form. Afterwards the place of every field is that of its
+// value.
 func (r *fieldReader) resolve(fields jsonscan.Set) {
-	for left := r.oddFields() & fields; left != 0; left &= left - 1 {
+	left := r.oddFields() & fields
+	if left == 0 {
+		return
+	}
+	if r.odd.Len() == 0 {
+		r.odd.Grow(len(r.text) + r.oddSize(left))
+		r.odd.Write(r.text)
+	}
+	for ; left != 0; left &= left - 1 {
 		field := bits.TrailingZeros32(uint32(left))
-		if !r.copied {
-			// The text is part of the body, which must not change.
-			r.text, r.copied = append(r.scratch[:0], r.text...), true
+		var place jsonscan.Span
+		if from := r.odd.Len(); r.writeValue(field) {
+			place = jsonscan.Span{From: int32(from), To: int32(r.odd.Len())}
 		}
-		from := len(r.text)
-		if !r.appendValue(field) {
-			r.members.At[field] = jsonscan.Span{}
-			continue
+		r.members.At[field] = place
+	}
+}
+
+// oddSize returns the most that the values of odd fields take.
+func (r *fieldReader) oddSize(fields jsonscan.Set) (size int) {
+	for ; fields != 0; fields &= fields - 1 {
+		at := r.members.At[bits.TrailingZeros32(uint32(fields))]
+		text := r.text[at.From:at.To]
+		if size += len(text); !utf8.Valid(text) {
+			size += 2 * len(text) // U+FFFD, for an invalid byte, takes three
 		}
-		r.members.At[field] = jsonscan.Span{From: int32(from), To: int32(len(r.text))}
 	}
-	if r.copied {
-		r.scratch = r.text
-	}
+	return size
 }
 
 // oddFields returns the fields whose text is not their value, or which may not
@@ -352,16 +371,16 @@ func (r *fieldReader) oddFields() jsonscan.Set {
 	return m.Odd&^anObjectFields | m.Others | m.Strings&objectFields | m.Numbers&^numberFields | m.Objects&^objectFields
 }
 
-// appendValue appends the value of an odd field to the text. It reports false
-// if the field is absent or not of its form.
-func (r *fieldReader) appendValue(field int) bool {
+// writeValue writes the value of an odd field to r.odd. It reports false if the
+// field is absent or not of its form.
+func (r *fieldReader) writeValue(field int) bool {
 	at, form := r.members.At[field], r.form(field)
 	text := r.text[at.From:at.To]
 	switch {
 	case r.isString(field) && form != aText && form != anObject:
-		from := len(r.text)
-		r.text = jsonscan.AppendUnquoted(r.text, text)
-		if _, ok := parseInteger(string(r.text[from:]), true); form == anInteger && !ok {
+		from := r.odd.Len()
+		jsonscan.WriteUnquoted(&r.odd, text)
+		if _, ok := parseInteger(r.odd.String()[from:], true); form == anInteger && !ok {
 			r.unreadable(field)
 			return false
 		}
@@ -370,7 +389,7 @@ func (r *fieldReader) appendValue(field int) bool {
 		// Events are equal however the JSON around them is laid out.
 		var compact bytes.Buffer
 		_ = json.Compact(&compact, text) // the scanner has checked it
-		r.text = append(r.text, compact.Bytes()...)
+		r.odd.Write(compact.Bytes())
 		return true
 	case string(text) != "null" || r.isString(field):
 		r.unreadable(field)
