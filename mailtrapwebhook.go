@@ -673,7 +673,8 @@ func (x *exchange) deliveryKeys(keys []string) []string {
 		if key == "" {
 			continue
 		}
-		if count[key] > 1 || strings.Count(key, "/") < 2 {
+		name, _, _ := strings.Cut(key, "/")
+		if kind, _ := kindOf(name); count[key] > 1 || kind != kindSending && kind != kindInbound {
 			key += bodyDigest() + "-" + strconv.Itoa(i)
 		}
 		if x.scope != "" {

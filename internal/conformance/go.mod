@@ -1,6 +1,6 @@
 module github.com/mailtrapwebhook/mailtrapwebhook/internal/conformance
 
-go 1.25
+go 1.26
 
 require (
 	github.com/mailtrapwebhook/mailtrapwebhook v0.0.0-00010101000000-000000000000
