@@ -200,7 +200,9 @@ func (d *Decoder) start() (Event, error) {
 	if d.in.src != nil {
 		d.in.limit = d.maxEventBytes()
 	}
-	d.passByteOrderMark()
+	if err := d.passByteOrderMark(); err != nil {
+		return nil, err
+	}
 	switch c, ok := d.in.peek(); {
 	case !ok:
 		return nil, d.in.endError(errEmpty)
@@ -226,13 +228,17 @@ func (d *Decoder) maxEventBytes() int {
 	return min(d.MaxEventBytes, maxEvent)
 }
 
-func (d *Decoder) passByteOrderMark() {
+func (d *Decoder) passByteOrderMark() error {
 	mark := []byte("\uFEFF")
-	for len(d.in.rest()) < len(mark) && bytes.HasPrefix(mark, d.in.rest()) && d.in.more() {
+	for len(d.in.rest()) < len(mark) && bytes.HasPrefix(mark, d.in.rest()) {
+		if !d.in.more() {
+			return d.in.readError()
+		}
 	}
 	if bytes.HasPrefix(d.in.rest(), mark) {
 		d.in.pass(len(mark))
 	}
+	return nil
 }
 
 func (d *Decoder) enterArray(depth int) {
@@ -288,7 +294,7 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	if !d.in.rewind() {
 		return tooLarge(offset, line), nil
 	}
-	if ev, size, _ = d.object(d.in.rest(), 0, jsonscan.Other); ev == nil {
+	if ev, size, _ = d.object(d.in.rest(), 0, jsonscan.None); ev == nil {
 		return nil, d.syntaxError()
 	}
 	d.in.pass(size)
@@ -337,8 +343,9 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if len(key) > 0 {
-		isEvents = string(jsonscan.AppendUnquoted(nil, key[1:len(key)-1])) == "events"
+	isEvents = string(key) == `"events"`
+	if bytes.IndexByte(key, '\\') >= 0 {
+		isEvents = jsonscan.Unquote(string(key)) == `"events"`
 	}
 	switch c, ok := d.in.peek(); {
 	case !ok:
@@ -481,7 +488,7 @@ func (d *Decoder) end() error {
 // the scanner then says. The text is a part of rest, from its beginning.
 func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
 	if text[0] == '{' {
-		ev, size, _ = d.object(text, depth, jsonscan.Other)
+		ev, size, _ = d.object(text, depth, jsonscan.None)
 		return ev, size
 	}
 	size = d.value(text, depth)

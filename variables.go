@@ -51,7 +51,7 @@ func (v Variables) Text(name string) string {
 // All returns the variables in their order in the text, each name once.
 func (v Variables) All() iter.Seq2[string, any] { return all(object(v), decodeAny) }
 
-// Map returns the variables in a new map, or nil if there are none.
+// Map returns the variables in a new map.
 func (v Variables) Map() map[string]any { return maps.Collect(v.All()) }
 
 // Decode stores the variables in the value that dst points to, as
@@ -60,7 +60,15 @@ func (v Variables) Decode(dst any) error {
 	if v == "" {
 		return nil
 	}
-	if err := json.Unmarshal([]byte(v), dst); err != nil {
+	err := json.Unmarshal([]byte(v), dst)
+	// The texts of these errors quote the variables, which may be personal.
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("mailtrapwebhook: a custom variable does not fit a Go %v: decode it into an any", wrong.Type)
+	}
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return errors.New("mailtrapwebhook: the custom variables are not JSON")
+	}
+	if err != nil {
 		return fmt.Errorf("mailtrapwebhook: cannot decode the custom variables: %w", err)
 	}
 	return nil
@@ -102,7 +110,7 @@ func (c Changes) Get(attribute string) (change Change, ok bool) {
 // All returns the changes in their order in the text, each attribute once.
 func (c Changes) All() iter.Seq2[string, Change] { return all(object(c), decodeChange) }
 
-// Map returns the changes in a new map, or nil if there are none.
+// Map returns the changes in a new map.
 func (c Changes) Map() map[string]Change { return maps.Collect(c.All()) }
 
 // MarshalJSON implements [json.Marshaler]. No changes are null.
@@ -170,8 +178,8 @@ func (o object) marshal() ([]byte, error) {
 func unmarshalObject(data []byte, dst *string, what string) error {
 	var text bytes.Buffer
 	switch err := json.Compact(&text, data); {
-	case err != nil:
-		return fmt.Errorf("mailtrapwebhook: the %s are not JSON: %w", what, err)
+	case err != nil: // whose text quotes the data
+		return errors.New("mailtrapwebhook: the " + what + " are not JSON")
 	case text.String() == "null":
 		*dst = ""
 	case bytes.HasPrefix(text.Bytes(), []byte("{")):

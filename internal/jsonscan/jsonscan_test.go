@@ -167,7 +167,7 @@ func TestDepthIsThatOfEncodingJSON(t *testing.T) {
 				require.Equal(t, json.Valid([]byte(around)), fault == "", "%d in %d", n, outer)
 				if n > 0 && form[0] != "[" {
 					s.Reset([]byte(text))
-					s.Find(jsonscan.NewKeys(), outer, jsonscan.Other, new(jsonscan.Members))
+					s.Find(jsonscan.NewKeys(), outer, jsonscan.None, new(jsonscan.Members))
 					found, _ := s.Fault()
 					require.Equal(t, fault, found, "%d in %d", n, outer)
 				}

@@ -8,6 +8,9 @@ const MaxKeys = 31
 // Other is the index of a member whose key is none of the [Keys].
 const Other = MaxKeys
 
+// None is the index of no member.
+const None = -1
+
 // Keys are the object keys that a program looks for. Each is known by its
 // index in the list that they were made of.
 type Keys struct {
@@ -109,10 +112,11 @@ func (s *Scanner) key(i int, keys *Keys, previous int) (value, key int) {
 		return end, Other
 	}
 	literal := s.text[i+1 : end-1]
-	if !plain {
-		literal = AppendUnquoted(nil, literal)
+	if plain {
+		key = keys.index(literal)
+	} else {
+		key = keys.index([]byte(Unquote(string(literal))))
 	}
-	key = keys.index(literal)
 	s.follower[previous] = uint8(key)
 	return s.colon(end), key
 }
@@ -169,7 +173,7 @@ func Each(text string, f func(key, value string)) bool {
 		return false
 	}
 	end := s.object(i, 0, func(key, value Span) {
-		f(unquote(text[key.From:key.To]), text[value.From:value.To])
+		f(Unquote(text[key.From:key.To]), text[value.From:value.To])
 	})
 	return s.fault == "" && s.blank(end) == len(text)
 }

@@ -24,7 +24,7 @@ type value struct{ Text, Type string }
 func found(s *jsonscan.Scanner, text string) (members map[string]value, ok bool) {
 	var m jsonscan.Members
 	s.Reset([]byte(text))
-	end, _ := s.Find(keys, 0, jsonscan.Other, &m)
+	end, _ := s.Find(keys, 0, jsonscan.None, &m)
 	if fault, _ := s.Fault(); fault != "" || strings.Trim(text[end:], blanks) != "" {
 		return nil, false
 	}

@@ -8,24 +8,26 @@ import (
 	"unicode/utf8"
 )
 
-// unquote returns the value of a string that is given without its quotes.
-func unquote(literal string) string {
+// Unquote returns the value of a string that is given without its quotes.
+func Unquote(literal string) string {
 	if strings.IndexByte(literal, '\\') < 0 && utf8.ValidString(literal) {
 		return literal
 	}
-	return string(AppendUnquoted(nil, []byte(literal)))
+	var value strings.Builder
+	WriteUnquoted(&value, []byte(literal))
+	return value.String()
 }
 
-// AppendUnquoted appends the value of a string that is given without its quotes
-// and known to be well formed. Invalid UTF-8 and lone surrogates become U+FFFD,
-// as in encoding/json.
-func AppendUnquoted(out, literal []byte) []byte {
+// WriteUnquoted writes the value of a string that is given without its quotes and
+// known to be well formed. Invalid UTF-8 and lone surrogates become U+FFFD, as in
+// encoding/json.
+func WriteUnquoted(w *strings.Builder, literal []byte) {
 	for i := 0; i < len(literal); {
 		plain := i
 		for i < len(literal) && literal[i] != '\\' && literal[i] < utf8.RuneSelf {
 			i++
 		}
-		out = append(out, literal[plain:i]...)
+		w.Write(literal[plain:i])
 		if i == len(literal) {
 			break
 		}
@@ -33,10 +35,9 @@ func AppendUnquoted(out, literal []byte) []byte {
 		if r == '\\' {
 			r, size = unescape(literal[i:])
 		}
-		out = utf8.AppendRune(out, r)
+		w.WriteRune(r)
 		i += size
 	}
-	return out
 }
 
 // unescape returns the value and the size of the escape that text begins with.

@@ -2,6 +2,7 @@ package jsonscan_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
@@ -17,7 +18,9 @@ func requireUnquoted(t *testing.T, literal string) {
 	if json.Unmarshal([]byte(quoted), &want) != nil {
 		return
 	}
-	require.Equal(t, "before"+want, string(jsonscan.AppendUnquoted([]byte("before"), []byte(literal))), "%q", literal)
+	var got strings.Builder
+	jsonscan.WriteUnquoted(&got, []byte(literal))
+	require.Equal(t, want, got.String(), "%q", literal)
 	require.True(t, jsonscan.Each(`{`+quoted+`:1}`, func(key, _ string) { require.Equal(t, want, key) }), "%q", literal)
 }
 
