@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	keepRaw     = "verify the raw bytes, before anything changes them"
-	keepCharset = "verify the raw bytes, before anything converts them to a string of another encoding"
+	keepRaw     = "verify the raw bytes as they came, before anything changes them"
+	keepCharset = "verify the raw bytes as they came, before anything converts them to a string of another encoding"
 	keepBreaks  = "send the body with curl --data-binary instead of -d, or keep its line breaks otherwise"
 )
 
