@@ -94,7 +94,7 @@ func (l *IPAllowlist) Set(allowed []netip.Prefix) error {
 }
 
 func (l *IPAllowlist) proxiesError() error {
-	return fmt.Errorf("a trusted proxy is invalid: correct it and make a new IPAllowlist: %w", l.badProxies)
+	return fmt.Errorf("the trusted proxies are invalid: correct them and make a new IPAllowlist: %w", l.badProxies)
 }
 
 // canonicalAll copies prefixes in the form in which addresses are compared.

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	keepRaw     = "verify the raw bytes, before anything changes them"
-	keepCharset = "verify the raw bytes, before anything converts them to a string of another encoding"
+	keepRaw     = "verify the raw bytes as they came, before anything changes them"
+	keepCharset = "verify the raw bytes as they came, before anything converts them to a string of another encoding"
 	keepBreaks  = "send the body with curl --data-binary instead of -d, or keep its line breaks otherwise"
 )
 
@@ -100,7 +100,6 @@ var copyChanges = []change{
 	}, fromForm},
 	{finding{"the body was converted from UTF-8 to UTF-16", keepCharset}, fromUTF16},
 	{finding{"the body was read as Latin-1 or Windows-1252 and written as UTF-8 again", keepCharset}, toWindows1252},
-	{finding{"the body was converted from UTF-8 to Latin-1 or Windows-1252", keepCharset}, fromWindows1252},
 }
 
 var bom = []byte("\ufeff")
@@ -261,21 +260,6 @@ func toWindows1252(b []byte) []byte {
 			return nil
 		}
 		out = append(out, byte(r))
-	}
-	return out
-}
-
-func fromWindows1252(b []byte) []byte {
-	if utf8.Valid(b) {
-		return nil
-	}
-	out := make([]byte, 0, len(b)+len(b)/8)
-	for _, c := range b {
-		r := rune(c)
-		if c >= 0x80 && c < 0xa0 {
-			r = windows1252[c-0x80]
-		}
-		out = utf8.AppendRune(out, r)
 	}
 	return out
 }

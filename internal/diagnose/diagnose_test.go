@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -112,7 +113,7 @@ var changedBodies = []mismatch{
 	{name: "indented JSON on one line", signed: indented, body: strings.ReplaceAll(indented, "\n", ""),
 		cause: "line breaks of the body were removed", fix: "--data-binary", not: "encoded again"},
 	{name: "newline on a body too large to copy", signed: large + "1]", body: large + "1]\n", cause: "newline was added"},
-	{name: "too large to encode again", signed: "[1]", body: large + "1]", cause: "no known change"},
+	{name: "too large to encode again", signed: "[1]", body: large + "1]", cause: "changes that were tried"},
 }
 
 // large is the beginning of an array of over 8 MiB.
@@ -136,8 +137,6 @@ var changedEncodings = []mismatch{
 	{name: "UTF-16 with BOM, big-endian", body: utf16Of("\ufeff"+compactBody, binary.BigEndian), cause: "from UTF-8 to UTF-16"},
 	{name: "UTF-8 read as Latin-1", body: readAsLatin1(compactBody), cause: "read as Latin-1 or Windows-1252", fix: "raw bytes"},
 	{name: "UTF-8 read as Windows-1252", body: "{\"a\":\"GrÃ¼ÃŸe â‚¬\"}", signed: "{\"a\":\"Grüße €\"}", cause: "read as Latin-1 or Windows-1252"},
-	{name: "converted to Latin-1", signed: `{"a":"Grüße"}`, body: "{\"a\":\"Gr\xfc\xdfe\"}", cause: "converted from UTF-8 to Latin-1"},
-	{name: "converted to Windows-1252", signed: `{"a":"€“ü”"}`, body: "{\"a\":\"\x80\x93\xfc\x94\"}", cause: "converted from UTF-8 to Latin-1 or Windows-1252"},
 	{name: "form: a field's name", body: compactBody + "=", cause: "encoded as a form", fix: "Content-Type"},
 	{name: "form: a field's name, escaped", body: url.QueryEscape(compactBody) + "=", cause: "encoded as a form"},
 	{name: "form: escaped", body: url.QueryEscape(compactBody), cause: "encoded as a form"},
@@ -170,9 +169,9 @@ var changedJSON = []mismatch{
 	{name: "JSON Lines with a blank line", signed: linesBody, body: strings.Replace(linesBody, "\n", "\n\n", 1), cause: "signed is compact"},
 	{name: "JSON Lines escaped", signed: linesBody, body: strings.ReplaceAll(linesBody, "<", `\u003c`), cause: "escapes only what it must"},
 	{name: "body and secret changed", body: strings.ReplaceAll(compactBody, `":`, `": `), secrets: []string{"'" + secret + "'"},
-		cause: "parsed and encoded again", fix: "without quotes"},
+		cause: "parsed and encoded again", fix: "store it without them"},
 	{name: "body, secret and header changed", body: compactBody + "\n", secrets: []string{`"` + secret + `"`},
-		header: func(s string) string { return "sha256=" + s }, cause: "newline was added", fix: "without quotes"},
+		header: func(s string) string { return "sha256=" + s }, cause: "newline was added", fix: "store it without them"},
 }
 
 func secretMismatches() []mismatch {
@@ -184,7 +183,7 @@ func secretMismatches() []mismatch {
 	return []mismatch{
 		{name: "secret with BOM", secrets: []string{"\ufeff" + secret}, cause: "the secret has invisible characters around it", fix: "copy it from Mailtrap again"},
 		{name: "secret with a zero-width space", secrets: []string{secret + "\u200b"}, cause: "the secret has invisible characters around it"},
-		{name: "secret in double quotes", secrets: []string{`"` + secret + `"`}, cause: "the secret has quotes around it", fix: "without quotes"},
+		{name: "secret in double quotes", secrets: []string{`"` + secret + `"`}, cause: "the secret has quotes around it", fix: "store it without them"},
 		{name: "secret in single quotes", secrets: []string{"'" + secret + "'"}, cause: "the secret has quotes around it"},
 		{name: "secret in typographic quotes", secrets: []string{"“" + secret + "”\n"}, cause: "the secret has quotes around it"},
 		{name: "secret in upper case", secrets: []string{upper}, cause: "the secret was put into upper case", fix: "copy the secret again"},
@@ -263,6 +262,7 @@ var unproven = []mismatch{
 	{name: "question marks beside letters", body: `{"event":"open","subject":"a?b é"}`, cause: "no known change"},
 	{name: "U+FFFD", body: strings.ReplaceAll(compactBody, "ü", "\ufffd\ufffd"), cause: "has U+FFFD", fix: "raw bytes"},
 	{name: "U+FFFD escaped", body: strings.ReplaceAll(compactBody, "ü", `\ufffd`), cause: "has U+FFFD"},
+	{name: "converted to Latin-1", body: "{\"a\":\"Gr\xfc\xdfe\"}", cause: "not UTF-8 text, so something compressed it or converted it", fix: "raw bytes"},
 	{name: "binary", body: "\x28\xb5\x2f\xfd\x04\x00", cause: "not UTF-8"},
 	{name: "indented by tabs, on one line", signed: "{\n\t\"b\": 1,\n\t\"a\": 2\n}", body: "{\t\"b\": 1,\t\"a\": 2}",
 		cause: "indented but has no line breaks", fix: "--data-binary"},
@@ -402,9 +402,9 @@ func hostile(size int) map[string]string {
 		"open arrays":          fill("["),
 		"open objects":         fill(`{"a":`),
 		"deep arrays":          "[" + fill(strings.Repeat("[", 9000)+strings.Repeat("]", 9000)+",") + "1]",
-		"arrays at the limit":  "[" + fill(strings.Repeat("[", 11)+"1,1,1,1,1,1,1,1,1,1"+strings.Repeat("]", 11)+",") + "1]",
+		"arrays at the limit":  "[" + fill(strings.Repeat("[", 7)+"1,1,1,1,1,1,1,1,1,1"+strings.Repeat("]", 7)+",") + "1]",
 		"numbers":              "[" + fill("1,") + "1]",
-		"numbers at depth":     strings.Repeat("[", 12) + fill("1,") + "1" + strings.Repeat("]", 12),
+		"numbers at depth":     strings.Repeat("[", 8) + fill("1,") + "1" + strings.Repeat("]", 8),
 		"lines":                fill("1\n"),
 		"objects in lines":     fill("{}\n"),
 		"objects without ends": fill("{}"),
@@ -429,9 +429,9 @@ func hostile(size int) map[string]string {
 		"CRLF":                 fill("\r\n"),
 		"base64":               fill("QUJD"),
 		"UTF-16":               fill("{\x00"),
-		"a bomb of gzip":       gzipped(strings.Repeat("\x00", 64<<20)),
-		"a bomb of 8 MiB":      gzipped(strings.Repeat("[1]\n", 2<<20)),
-		"gzip, cut off":        gzipped(fill("[1]"))[:1000],
+		"a bomb of gzip":       gzipped(strings.Repeat("\x00", 9<<20)),
+		"a bomb of 8 MiB":      gzipped(strings.Repeat("[1]\n", 2<<20-1)),
+		"gzip, cut off":        gzipped(string(ramp))[:200],
 		"many files of gzip":   fill(gzipped("a")),
 		"random of gzip":       "\x1f\x8b\x08\x00" + string(ramp),
 		"random of zlib":       "\x78\x9c" + string(ramp),
@@ -443,8 +443,11 @@ func hostile(size int) map[string]string {
 
 // The Handler calls Mismatch for what strangers send, so nothing may make it slow.
 func TestMismatchBoundsItsWork(t *testing.T) {
-	const size, most, memory = 1 << 20, 2 * time.Second, 1 << 30
-	secrets := []string{`"` + secret + `"`, otherSecret, otherSecret + "\n"}
+	size, most := 1<<18, time.Second
+	if os.Getenv("MAILTRAPWEBHOOK_FULL") != "" {
+		size, most = 8<<20, 5*time.Second
+	}
+	secrets := []string{secret, otherSecret, strings.ToUpper(otherSecret)}
 	for name, body := range hostile(size) {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -456,7 +459,7 @@ func TestMismatchBoundsItsWork(t *testing.T) {
 			require.NotEmpty(t, text)
 			t.Logf("%8v %5d MiB  %s", took.Round(time.Millisecond), (after.TotalAlloc-before.TotalAlloc)>>20, text)
 			require.Less(t, took, most)
-			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(memory))
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20+64*size))
 		})
 	}
 }

@@ -73,9 +73,9 @@ func compact(body []byte) []byte {
 	return out.Bytes()
 }
 
-// maxIndent is the deepest value that is indented. Payloads are less than half as
-// deep. With depth, the white space would outgrow the value without bound.
-const maxIndent = 12
+// maxIndent is the deepest value that is indented. Payloads are 6 deep. With the
+// depth, the white space would outgrow the value without bound.
+const maxIndent = 8
 
 // indent returns a JSON value indented by two spaces, or nil.
 func indent(value []byte) []byte {

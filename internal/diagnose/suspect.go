@@ -29,7 +29,7 @@ func suspect(header string, body []byte, signature string, secrets []string, com
 	}
 	cause := "no known change to the body, the secret or the header explains the mismatch"
 	if !complete {
-		cause = "the changes that were tried do not explain the mismatch (with fewer secrets more can be tried)"
+		cause = "the changes that were tried do not explain the mismatch (fewer secrets or a smaller body allow more tries)"
 	}
 	return finding{cause, "check that the secret is that of this webhook and was not reset since," +
 		" that the body is the raw one, neither parsed and encoded again nor decompressed," +
