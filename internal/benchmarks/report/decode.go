@@ -90,18 +90,19 @@ func validating(s size) (group, error) {
 	return group{
 		tasks: []task{
 			timed("validate", validator(body)),
-			timed("HMAC", func() error { sink = mac(body); return nil }),
+			timed("HMAC", func() error { return mac(body) }),
 		},
 		ratios: []ratio{{"validating pass / HMAC of the same bytes", "validate", "HMAC"}},
 	}, nil
 }
 
-var sink []byte // keeps a result that nobody uses from being optimised away
-
-func mac(body []byte) []byte {
+func mac(body []byte) error {
 	h := hmac.New(sha256.New, []byte(secret))
 	h.Write(body)
-	return h.Sum(nil)
+	if len(h.Sum(nil)) != sha256.Size { // uses the result, so that the work is not optimised away
+		return errors.New("the HMAC has another size")
+	}
+	return nil
 }
 
 // validator returns a function that passes over body with the package's scanner.
