@@ -4,16 +4,11 @@ go 1.26
 
 replace github.com/mailtrapwebhook/mailtrapwebhook => ../..
 
-tool github.com/mailru/easyjson/easyjson
-
 require (
 	github.com/bytedance/sonic v1.15.5
-	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
 	github.com/goccy/go-json v0.12.0
 	github.com/google/go-cmp v0.7.0
-	github.com/mailru/easyjson v0.9.2
 	github.com/mailtrapwebhook/mailtrapwebhook v0.0.0-00010101000000-000000000000
-	github.com/minio/simdjson-go v0.4.5
 	github.com/stretchr/testify v1.12.1
 )
 
@@ -21,8 +16,6 @@ require (
 	github.com/bytedance/gopkg v0.1.3 // indirect
 	github.com/bytedance/sonic/loader v0.5.3 // indirect
 	github.com/cloudwego/base64x v0.1.6 // indirect
-	github.com/josharian/intern v1.0.0 // indirect
-	github.com/klauspost/compress v1.15.15 // indirect
 	github.com/klauspost/cpuid/v2 v2.2.9 // indirect
 	github.com/twitchyliquid64/golang-asm v0.15.1 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect

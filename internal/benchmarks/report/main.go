@@ -1,13 +1,16 @@
-// Report runs the benchmarks and prints the tables of the README, in Markdown:
+// Report prints, in Markdown, how long mailtrapwebhook takes beside general JSON
+// packages and beside the HMAC that every receiver computes:
 //
-//	go run ./report
+//	go run ./report -go go1.26.8,go1.27.4
 //
-// It runs all of them -count times, each time once with the CPU's instructions for SHA-256 and once without, and on one
-// processor.
+// It builds itself with each Go release and with several layouts of the code in
+// memory, because a layout alone can make a loop a tenth slower. Each build
+// measures on one processor, in one process, in interleaved rounds. A cell has
+// the median of the layouts, and the least and the greatest of them.
 package main
 
 import (
-	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,156 +18,159 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 func main() {
 	log.SetFlags(0)
-	count := flag.Int("count", 5, "how often to run each benchmark")
-	benchtime := flag.String("benchtime", "300ms", "for how long")
+	log.SetPrefix("report: ")
+	releases := flag.String("go", "local", "the Go releases, as in GOTOOLCHAIN, separated by commas")
+	layouts := flag.Int("layouts", 3, "with how many layouts to build")
+	rounds := flag.Int("rounds", 31, "how many rounds each build measures")
+	child := flag.Bool("measure", false, "measure with this build and print the values only")
 	flag.Parse()
-	command := strings.Join(append([]string{"go run ./report"}, os.Args[1:]...), " ")
-	if err := report(os.Stdout, command, *count, *benchtime); err != nil {
-		log.Fatal("report: ", err)
+	var err error
+	if *child {
+		err = measureAndPrint(os.Stdout, *rounds)
+	} else {
+		err = report(os.Stdout, strings.Split(*releases, ","), *layouts, *rounds)
+	}
+	if err != nil {
+		log.Fatal(err)
 	}
 }
 
-// withoutSHA switches off the SHA instructions and nothing else.
-const withoutSHA = "cpu.sha=off"
+// A build is a release with a layout; it measures the values of all rows.
+type build struct {
+	release string
+	layout  int
+}
 
-func report(w io.Writer, command string, count int, benchtime string) error {
-	dir, err := os.MkdirTemp("", "benchmarks")
+func report(w io.Writer, releases []string, layouts, rounds int) error {
+	dir, err := os.MkdirTemp("", "report")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "benchmarks.test")
-	if _, err := output(nil, "go", "test", "-c", "-o", binary, "."); err != nil {
-		return err
-	}
-	var with, without results
-	for range count {
-		for _, pass := range []struct {
-			into  *results
-			debug string
-		}{{&with, ""}, {&without, withoutSHA}} {
-			for bench, decoder := range map[string]string{".": "", "//^sonic-tuned-optdec$": "1"} {
-				env := []string{"GOMAXPROCS=1", "GODEBUG=" + pass.debug, "SONIC_USE_OPTDEC=" + decoder}
-				out, err := output(env, binary, "-test.run", "^$", "-test.bench", bench, "-test.benchtime", benchtime)
-				if err != nil {
-					return err
-				}
-				pass.into.add(out)
+	values := make(map[string][][]value)
+	for layout := 1; layout <= layouts; layout++ {
+		for _, release := range releases {
+			log.Printf("%s, layout %d", release, layout)
+			measured, err := build{release, layout}.measure(filepath.Join(dir, "measure"), rounds)
+			if err != nil {
+				return err
 			}
+			values[release] = append(values[release], measured)
 		}
 	}
-	fmt.Fprintf(w, "Medians of %d runs by `%s`, with %s on %s/%s (%s).\n", count, command, runtime.Version(), runtime.GOOS,
-		runtime.GOARCH, with.cpu)
-	return writeTables(w, with, without)
+	return writeTable(w, releases, values)
 }
 
-func output(env []string, name string, args ...string) (string, error) {
+func (b build) measure(binary string, rounds int) ([]value, error) {
+	ldflags := fmt.Sprintf("-ldflags=-randlayout=%d", b.layout)
+	if _, err := b.output("go", "build", "-o", binary, ldflags, "./report"); err != nil {
+		return nil, err
+	}
+	out, err := b.output(binary, "-measure", "-rounds", strconv.Itoa(rounds))
+	if err != nil {
+		return nil, err
+	}
+	return parseValues(out)
+}
+
+func (b build) output(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+b.release)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", filepath.Base(name), err, out)
+		return "", fmt.Errorf("%s: %w", filepath.Base(name), err)
 	}
 	return string(out), nil
 }
 
-// results are what benchmarks printed, by benchmark and unit.
-type results struct {
-	cpu    string
-	names  []string // of the benchmarks, in order
-	values map[string]map[string][]float64
+// A value is what one build measured for a row.
+type value struct {
+	row   string
+	value float64
 }
 
-func (r *results) add(out string) {
+// measureAndPrint writes a line for each row, with the value behind a tab.
+func measureAndPrint(w io.Writer, rounds int) error {
+	values, err := measure(fullSize, rounds)
+	for _, v := range values {
+		fmt.Fprintf(w, "%s\t%v\n", v.row, v.value)
+	}
+	return err
+}
+
+func parseValues(out string) (values []value, err error) {
 	for line := range strings.Lines(out) {
-		if cpu, ok := strings.CutPrefix(line, "cpu: "); ok {
-			r.cpu = strings.TrimSpace(cpu)
+		row, number, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil {
+			return nil, fmt.Errorf("the build printed %q", line)
 		}
-		fields := strings.Fields(line)
-		if len(fields) < 4 || !strings.HasPrefix(line, "Benchmark") {
-			continue
-		}
-		name := fields[0]
-		if r.values[name] == nil {
-			if r.values == nil {
-				r.values = make(map[string]map[string][]float64)
-			}
-			r.names = append(r.names, name)
-			r.values[name] = make(map[string][]float64)
-		}
-		for pair := range slices.Chunk(fields[2:], 2) {
-			if value, err := strconv.ParseFloat(pair[0], 64); err == nil && len(pair) == 2 {
-				r.values[name][pair[1]] = append(r.values[name][pair[1]], value)
-			}
-		}
+		values = append(values, value{row, v})
 	}
-}
-
-func (r *results) median(name, unit string) float64 {
-	values := slices.Sorted(slices.Values(r.values[name][unit]))
 	if len(values) == 0 {
-		return 0
+		return nil, errors.New("the build printed no values")
 	}
-	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
+	return values, nil
 }
 
-// writeTables writes a table for each group of benchmarks, the quickest first.
-func writeTables(w io.Writer, with, without results) error {
-	groups := make(map[string][]string)
-	var order []string
-	for _, name := range with.names {
-		parts := strings.SplitN(name, "/", 3) // a contender may have a slash in its name
-		if len(parts) != 3 {
-			return fmt.Errorf("%s is not named as the benchmarks of this module are", name)
+// writeTable writes a row for each that some release has, in the order of the
+// release that has most.
+func writeTable(w io.Writer, releases []string, values map[string][][]value) error {
+	var rows []string
+	for _, release := range releases {
+		measured := values[release][0]
+		if len(measured) > len(rows) {
+			rows = rows[:0]
+			for _, v := range measured {
+				rows = append(rows, v.row)
+			}
 		}
-		group := strings.TrimPrefix(parts[0], "Benchmark") + ", " + strings.ReplaceAll(parts[1], "_", " ")
-		if groups[group] == nil {
-			order = append(order, group)
-		}
-		groups[group] = append(groups[group], name)
 	}
-	for _, group := range order {
-		fmt.Fprintf(w, "\n**%s**\n\n", group)
-		fmt.Fprintln(w, "| | time | MB/s | × HMAC | × HMAC without SHA instructions | kB allocated | allocations |")
-		fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-		slices.SortStableFunc(groups[group], func(a, b string) int {
-			return cmp.Compare(with.median(a, "ns/op"), with.median(b, "ns/op"))
-		})
-		for _, name := range groups[group] {
-			fmt.Fprintln(w, row(name, with, without))
+	fmt.Fprintf(w, "| | %s |\n| --- |%s\n", strings.Join(releases, " | "), strings.Repeat(" ---: |", len(releases)))
+	for _, row := range rows {
+		cells := make([]string, len(releases))
+		for i, release := range releases {
+			cells[i] = cell(row, values[release])
+		}
+		if _, err := fmt.Fprintf(w, "| %s | %s |\n", row, strings.Join(cells, " | ")); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func row(name string, with, without results) string {
-	contender := strings.SplitN(name, "/", 3)[2]
-	switch {
-	case contender == "mailtrapwebhook":
-		contender = "**" + contender + "**"
-	case with.median(name, "deviations") > 0:
-		contender += " †"
+// cell returns the median of a row over the layouts, and their range.
+func cell(row string, layouts [][]value) string {
+	var all []float64
+	for _, values := range layouts {
+		for _, v := range values {
+			if v.row == row {
+				all = append(all, v.value)
+			}
+		}
 	}
-	return fmt.Sprintf("| %s | %s | %.0f | %.2f | %.2f | %.1f | %.0f |", contender,
-		threeDigits(time.Duration(with.median(name, "ns/op"))), with.median(name, "MB/s"),
-		with.median(name, "×HMAC"), without.median(name, "×HMAC"),
-		with.median(name, "B/op")/1e3, with.median(name, "allocs/op"))
+	if len(all) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s (%s–%s)", threeDigits(median(all)), threeDigits(slices.Min(all)), threeDigits(slices.Max(all)))
 }
 
-func threeDigits(d time.Duration) string {
-	unit := time.Duration(1)
-	for d/unit >= 1000 {
-		unit *= 10
+func threeDigits(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
 	}
-	return d.Round(unit).String()
+	return fmt.Sprintf("%.2f", v)
+}
+
+func median(values []float64) float64 {
+	values = slices.Sorted(slices.Values(values))
+	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 }

@@ -3,40 +3,65 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestTablesHoldMediansTheQuickestFirst(t *testing.T) {
-	var with, without results
-	for _, out := range []string{
-		"cpu: A\nBenchmarkParse/JSON_Lines/encoding/json \t 10\t 3000000 ns/op\t 90.5 MB/s\t 20.00 ×HMAC\t 0 deviations\t 2000 B/op\t 7 allocs/op\n",
-		"cpu: A\nBenchmarkParse/JSON_Lines/encoding/json \t 10\t 1000000 ns/op\t 70.5 MB/s\t 10.00 ×HMAC\t 0 deviations\t 2000 B/op\t 7 allocs/op\n",
-		"BenchmarkParse/JSON_Lines/encoding/json \t 10\t 1234567 ns/op\t 80.5 MB/s\t 12.00 ×HMAC\t 0 deviations\t 2000 B/op\t 7 allocs/op\n" +
-			"BenchmarkParse/JSON_Lines/mailtrapwebhook \t 10\t 500 ns/op\t 300 MB/s\t 2.00 ×HMAC\t 0 deviations\t 150 B/op\t 1 allocs/op\n" +
-			"BenchmarkParse/JSON_Lines/lax \t 10\t 600 ns/op\t 250 MB/s\t 2.50 ×HMAC\t 2.000 deviations\t 150 B/op\t 1 allocs/op\nPASS\n",
-	} {
-		with.add(out)
-	}
-	without.add("BenchmarkParse/JSON_Lines/encoding/json \t 10\t 9 ns/op\t 3.00 ×HMAC\n")
-	without.add("BenchmarkParse/JSON_Lines/encoding/json \t 10\t 9 ns/op\t 5.00 ×HMAC\n")
-
+func TestTableHasMediansAndRanges(t *testing.T) {
 	var b strings.Builder
-	require.NoError(t, writeTables(&b, with, without))
-	require.Equal(t, "A", with.cpu)
-	require.Equal(t, `
-**Parse, JSON Lines**
-
-| | time | MB/s | × HMAC | × HMAC without SHA instructions | kB allocated | allocations |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: |
-| **mailtrapwebhook** | 500ns | 300 | 2.00 | 0.00 | 0.1 | 1 |
-| lax † | 600ns | 250 | 2.50 | 0.00 | 0.1 | 1 |
-| encoding/json | 1.23ms | 80 | 12.00 | 4.00 | 2.0 | 7 |
+	require.NoError(t, writeTable(&b, []string{"old", "new"}, map[string][][]value{
+		"old": {{{"a / b", 1}, {"bytes", 196_608}}, {{"a / b", 3}, {"bytes", 196_608}}},
+		"new": {
+			{{"a / b", 0.5}, {"new / b", 2.125}, {"bytes", 353.4}},
+			{{"a / b", 1.5}, {"new / b", 2.25}, {"bytes", 353.4}},
+			{{"a / b", 0.75}, {"new / b", 2.5}, {"bytes", 353.4}},
+		},
+	}))
+	require.Equal(t, `| | old | new |
+| --- | ---: | ---: |
+| a / b | 2.00 (1.00–3.00) | 0.75 (0.50–1.50) |
+| new / b | – | 2.25 (2.12–2.50) |
+| bytes | 196608 (196608–196608) | 353 (353–353) |
 `, b.String())
 }
 
-func TestBenchmarksOfOtherNamesAreRefused(t *testing.T) {
-	var r results
-	r.add("BenchmarkOther \t 10\t 9 ns/op\n")
-	require.ErrorContains(t, writeTables(&strings.Builder{}, r, r), "BenchmarkOther")
+func TestValuesOfABuildAreRead(t *testing.T) {
+	values, err := parseValues("a / b\t1.5\nbytes\t353\n")
+	require.NoError(t, err)
+	require.Equal(t, []value{{"a / b", 1.5}, {"bytes", 353}}, values)
+	for _, out := range []string{"", "a / b", "a / b\tmuch\n"} {
+		_, err := parseValues(out)
+		require.Error(t, err, "%q", out)
+	}
+}
+
+func TestRatiosAreMediansOfRounds(t *testing.T) {
+	times := map[string][]time.Duration{"slow": {20, 90, 40}, "quick": {10, 30, 10}}
+	takes := func(name string) task {
+		n := 0
+		return task{name: name, times: 1, run: func() (time.Duration, error) {
+			n++
+			return times[name][n-1], nil
+		}}
+	}
+	g := group{
+		tasks:  []task{takes("slow"), takes("quick")},
+		ratios: []ratio{{"slow / quick", "slow", "quick"}, {"absent / quick", "absent", "quick"}},
+	}
+	values, err := g.measure(size{}, 3)
+	require.NoError(t, err)
+	require.Equal(t, []value{{"slow / quick", 3}}, values)
+}
+
+// Everything is measured once, in small.
+func TestEveryRowIsMeasured(t *testing.T) {
+	values, err := measure(size{events: 20, streamed: 100, least: time.Microsecond, delivered: 2}, 1)
+	require.NoError(t, err)
+	rows := 0
+	for _, v := range values {
+		require.Positive(t, v.value, v.row)
+		rows++
+	}
+	require.GreaterOrEqual(t, rows, 13)
 }
