@@ -245,7 +245,7 @@ func TestHandlerMaxInFlightBytes(t *testing.T) {
 func TestHandlerChargesAbandonedCallbacks(t *testing.T) {
 	for _, kind := range []string{"OnEvent", "OnDelivery", "OnMalformed"} {
 		t.Run(kind, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				const limit = 4096
 				leave := make(chan struct{})
 				stay := func() error { <-leave; return nil }

@@ -249,8 +249,8 @@ func TestHandlerTenants(t *testing.T) {
 
 	keys := store.keysOf("Reserve")
 	require.Len(t, keys, 3)
-	require.True(t, strings.HasPrefix(keys[0][0], "/one"), keys)
-	require.True(t, strings.HasPrefix(keys[1][0], "/two"), keys)
+	require.True(t, strings.HasPrefix(keys[0], "/one"), keys)
+	require.True(t, strings.HasPrefix(keys[1], "/two"), keys)
 }
 
 // Where tenants share a store, an empty scope would make their keys the same.
@@ -285,7 +285,7 @@ func TestOnMalformed(t *testing.T) {
 	for _, callback := range []string{"OnEvent", "OnDelivery"} {
 		for _, test := range tests {
 			t.Run(callback+"/"+test.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
 					store := &recordingStore{}
 					var got *mw.Delivery
 					var fault error

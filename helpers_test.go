@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -472,17 +473,20 @@ func (s *recordingStore) called() []storeCall {
 	return slices.Clone(s.calls)
 }
 
+// names returns the methods that were called, each run of calls of one method
+// once.
 func (s *recordingStore) names() (names []string) {
 	for _, call := range s.called() {
 		names = append(names, call.Name)
 	}
-	return names
+	return slices.Compact(names)
 }
 
-func (s *recordingStore) keysOf(name string) (keys [][]string) {
+// keysOf returns the keys that a method got, in all of its calls.
+func (s *recordingStore) keysOf(name string) (keys []string) {
 	for _, call := range s.called() {
 		if call.Name == name {
-			keys = append(keys, call.Keys)
+			keys = append(keys, call.Keys...)
 		}
 	}
 	return keys
@@ -502,3 +506,12 @@ func secretOf(d *mw.Delivery) int { return d.Secret }
 
 // droppedLine is part of each log line about an event that is dropped.
 const droppedLine = "event dropped"
+
+// bubble runs f on a fake clock, as synctest.Test does, but in the year 2026: no
+// event of Mailtrap's is from before 2020.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)))
+		f(t)
+	})
+}
