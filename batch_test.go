@@ -23,7 +23,7 @@ func TestRetriesAreRecognised(t *testing.T) {
 	tests := []struct {
 		name   string
 		bodies [][]byte
-		want   []int // events handled of each
+		want   []int // events handled, by body
 	}{
 		{"a retry", [][]byte{bodyOf("a", "b"), bodyOf("a", "b")}, []int{2, 0}},
 		{"the same event in another body", [][]byte{bodyOf("a"), bodyOf("b", "a")}, []int{1, 1}},
@@ -86,7 +86,7 @@ func TestHeldEvents(t *testing.T) {
 	rig := newRig(t, &mw.Handler{Dedup: newStore()})
 	free := rig.hog(300)
 	require.Equal(t, 503, rig.post(bodyOf("a", "hog", "b")).Status)
-	require.Equal(t, []string{"a", "b"}, rig.handled(), "the others are done")
+	require.Equal(t, []string{"a", "b"}, rig.handled(), "the free events are handled")
 	require.Equal(t, 1, rig.last().Held)
 	require.Equal(t, 2, rig.last().Handled)
 	free()
@@ -151,7 +151,7 @@ func TestDedupCalls(t *testing.T) {
 	})
 }
 
-// The store is asked in contexts that do not end with the client's.
+// A client that hangs up does not end the contexts of the store's calls.
 func TestDedupOutlivesTheClient(t *testing.T) {
 	var errs []error
 	store := &recordingStore{}
@@ -232,7 +232,7 @@ func TestDedupFailures(t *testing.T) {
 					require.Equal(t, []string{keys[0], keys[2]}, released, "what was reserved is released")
 				}
 				if strings.HasSuffix(test.name, "panics") {
-					require.Contains(t, rig.said.String(), "_test.go", "with its stack")
+					require.Contains(t, rig.said.String(), "_test.go", "the log has the stack")
 				}
 				time.Sleep(2 * time.Hour)
 			})
@@ -240,7 +240,7 @@ func TestDedupFailures(t *testing.T) {
 	}
 }
 
-// A store that hangs once is still asked, with time to do it, to release what failed.
+// When Commit hangs, the store still gets time to release what failed.
 func TestReleaseAfterCommitHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var released error = errBoom
@@ -266,7 +266,7 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 		name  string
 		takes time.Duration
 		err   error
-		want  []string // after Reserve and the Commit of the event that is handled
+		want  []string // calls after the answer
 	}{
 		{"succeeds before the lease ends", 30 * time.Second, nil, []string{"Commit"}},
 		{"fails for good before the lease ends", 30 * time.Second, mw.Permanent(errBoom), []string{"Commit"}},
@@ -299,8 +299,8 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 						return test.err
 					}})
 					require.Equal(t, 500, rig.direct(bodyOf("slow", "a")).Status)
-					require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "not released while it runs")
-					require.Equal(t, 503, rig.direct(bodyOf("slow", "a")).Status, "held meanwhile")
+					require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "the key stays reserved while the call runs")
+					require.Equal(t, 503, rig.direct(bodyOf("slow", "a")).Status, "another delivery must wait")
 					require.Equal(t, 1, rig.last().Duplicates)
 					before := len(store.names())
 					time.Sleep(test.takes + time.Second)
@@ -330,7 +330,7 @@ func TestOnDeliveryOverruns(t *testing.T) {
 				}})
 				require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
 				require.Equal(t, 2, rig.last().Failed)
-				require.Equal(t, []string{"Reserve"}, store.names(), "nothing is released while the callback runs")
+				require.Equal(t, []string{"Reserve"}, store.names(), "the keys stay reserved while the call runs")
 				require.Equal(t, 503, rig.direct(bodyOf("a", "b")).Status)
 				require.Equal(t, 2, rig.last().Held)
 				close(leave)
@@ -341,7 +341,7 @@ func TestOnDeliveryOverruns(t *testing.T) {
 	}
 }
 
-// The retry, five minutes later, gets what a process that is gone had reserved.
+// The retry comes after five minutes. By then the lease of a dead process is over.
 func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		leave := make(chan struct{})
@@ -381,7 +381,8 @@ func TestUnstartedEventsAreReleased(t *testing.T) {
 	})
 }
 
-// A callback that returns late has its mark made at leisure: the answer has been given.
+// When a callback returns late, the answer is long given. Its Commit has the full
+// five seconds.
 func TestLateCommitIsNotRushed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := &recordingStore{commit: func(ctx context.Context) error {
@@ -486,7 +487,7 @@ func (e *brokenError) Error() string { return *e.why }
 
 func (e *brokenError) Unwrap() error { return errors.New(*e.why) }
 
-// An error whose methods panic is one event's failure, during the delivery and after it.
+// An error whose methods panic fails one event, during the delivery or after it.
 func TestErrorsThatPanic(t *testing.T) {
 	for name, err := range map[string]error{
 		"in Unwrap":          &brokenError{},
@@ -515,10 +516,10 @@ func TestErrorsThatPanic(t *testing.T) {
 	}
 }
 
-// A callback that is abandoned may change its event while the handler still has to do with it.
+// An abandoned callback may change its event while the Handler judges it.
 func TestOnEventMayChangeItsEvent(t *testing.T) {
 	ended := make(chan struct{})
-	defer func() { <-ended }() // it would disturb tests that look at memory
+	defer func() { <-ended }() // a test that measures memory may be next
 	rig := newRig(t, &mw.Handler{
 		EventTimeout: time.Millisecond,
 		GiveUpAfter:  time.Hour,
@@ -532,7 +533,7 @@ func TestOnEventMayChangeItsEvent(t *testing.T) {
 			return errBoom
 		},
 	})
-	require.Equal(t, 200, rig.direct(bodyOf("a")).Status, "it is older than GiveUpAfter")
+	require.Equal(t, 200, rig.direct(bodyOf("a")).Status, "the event is older than GiveUpAfter")
 	require.Equal(t, 1, rig.last().Dropped)
 }
 

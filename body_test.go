@@ -492,7 +492,7 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 
 	tests := []struct {
 		name  string
-		part  string // where the fault is; "": none
+		part  string // where the fault is; "": nowhere
 		fault func() error
 		send  func(*loadRig) int
 		want  int // 0: the client sees no answer

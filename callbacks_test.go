@@ -34,7 +34,7 @@ func (g *occupancy) leave() {
 	g.in--
 }
 
-// Whatever becomes of one event, the callback sees the others.
+// Whatever happens to one event, OnEvent is called for the others.
 func TestOnEventSeesEveryEvent(t *testing.T) {
 	fates := map[string]func(ctx context.Context) error{
 		"error":     func(context.Context) error { return errBoom },
@@ -120,8 +120,8 @@ func TestCallbackDeadlines(t *testing.T) {
 	tests := []struct {
 		name  string
 		h     *mw.Handler
-		want  []time.Duration // from the arrival, where each call takes a second
-		bound time.Duration   // where the exact deadline is the Handler's affair
+		want  []time.Duration // after the arrival; each call takes a second
+		bound time.Duration   // no deadline is later; used if want is nil
 	}{
 		{"by default", &mw.Handler{}, []time.Duration{5 * time.Second, 6 * time.Second}, 0},
 		{"EventTimeout", &mw.Handler{EventTimeout: 3 * time.Second}, []time.Duration{3 * time.Second, 4 * time.Second}, 0},
@@ -174,34 +174,41 @@ func TestCallbackDeadlines(t *testing.T) {
 	}
 }
 
-func TestCallbackContext(t *testing.T) {
-	type key struct{}
-	run := func(t *testing.T, wantErr error, onEvent func(ctx context.Context) error) (kept context.Context) {
-		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
-			kept = ctx
-			return onEvent(ctx)
-		}})
-		status := map[bool]int{true: 200, false: 500}[wantErr == nil]
-		answer := rig.direct(bodyOf("a"), func(r *http.Request) {
-			*r = *r.WithContext(context.WithValue(r.Context(), key{}, "of the request"))
-		})
-		require.Equal(t, status, answer.Status)
-		require.ErrorIs(t, rig.last().Err, wantErr)
-		return kept
+type contextKey struct{}
+
+// runOnEvent has OnEvent called for one event, in a request with a value. It
+// returns the context that OnEvent got.
+func runOnEvent(t *testing.T, wantErr error, onEvent func(ctx context.Context) error) (kept context.Context) {
+	rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+		kept = ctx
+		return onEvent(ctx)
+	}})
+	want := 200
+	if wantErr != nil {
+		want = 500
 	}
+	answer := rig.direct(bodyOf("a"), func(r *http.Request) {
+		*r = *r.WithContext(context.WithValue(r.Context(), contextKey{}, "of the request"))
+	})
+	require.Equal(t, want, answer.Status)
+	require.ErrorIs(t, rig.last().Err, wantErr)
+	return kept
+}
+
+func TestCallbackContextEnds(t *testing.T) {
 	for name, wait := range map[string]func(ctx context.Context){
-		"that is looked at":   func(ctx context.Context) { <-ctx.Done() },
-		"that others hang on": func(ctx context.Context) { inner, cancel := context.WithCancel(ctx); <-inner.Done(); cancel() },
-		"that is asked again and again": func(ctx context.Context) {
+		"that is waited for": func(ctx context.Context) { <-ctx.Done() },
+		"that has children":  func(ctx context.Context) { inner, cancel := context.WithCancel(ctx); <-inner.Done(); cancel() },
+		"that is polled": func(ctx context.Context) {
 			for ctx.Err() == nil {
 				time.Sleep(time.Millisecond)
 			}
 		},
 	} {
-		t.Run("ends with its time, one "+name, func(t *testing.T) {
+		t.Run("with its time, one "+name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				began := time.Now()
-				run(t, context.DeadlineExceeded, func(ctx context.Context) error {
+				runOnEvent(t, context.DeadlineExceeded, func(ctx context.Context) error {
 					wait(ctx)
 					require.Equal(t, 5*time.Second, time.Since(began).Round(time.Second))
 					require.Equal(t, context.DeadlineExceeded, context.Cause(ctx))
@@ -211,12 +218,12 @@ func TestCallbackContext(t *testing.T) {
 		})
 	}
 	for name, look := range map[string]func(ctx context.Context){
-		"looked at":     func(ctx context.Context) { require.NoError(t, ctx.Err()) },
-		"not looked at": func(context.Context) {},
+		"used":     func(ctx context.Context) { require.NoError(t, ctx.Err()) },
+		"not used": func(context.Context) {},
 	} {
-		t.Run("ends with its callback, "+name, func(t *testing.T) {
+		t.Run("with its callback, "+name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				kept := run(t, nil, func(ctx context.Context) error {
+				kept := runOnEvent(t, nil, func(ctx context.Context) error {
 					look(ctx)
 					return nil
 				})
@@ -226,7 +233,7 @@ func TestCallbackContext(t *testing.T) {
 			})
 		})
 	}
-	t.Run("has ended when the next callback runs", func(t *testing.T) {
+	t.Run("before the next callback runs", func(t *testing.T) {
 		var kept context.Context
 		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
 			if kept != nil {
@@ -237,7 +244,7 @@ func TestCallbackContext(t *testing.T) {
 		}})
 		require.Equal(t, 200, rig.direct(bodyOf("a", "b", "c")).Status)
 	})
-	t.Run("was canceled if its callback returned in time, whenever it is looked at", func(t *testing.T) {
+	t.Run("as canceled if its callback returned in time, even if first used later", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			var kept context.Context
 			rig := newRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
@@ -253,7 +260,7 @@ func TestCallbackContext(t *testing.T) {
 			require.Equal(t, 200, rig.direct(bodyOf("a", "b")).Status)
 		})
 	})
-	t.Run("ended with its time if its callback overran, whenever it is looked at", func(t *testing.T) {
+	t.Run("as expired if its callback overran, even if first used later", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			kept := make(chan context.Context, 1)
 			rig := newRig(t, &mw.Handler{EventTimeout: time.Second, OnEvent: func(ctx context.Context, _ mw.Event) error {
@@ -266,8 +273,11 @@ func TestCallbackContext(t *testing.T) {
 			time.Sleep(time.Hour)
 		})
 	})
-	t.Run("may be printed while it is looked at", func(t *testing.T) {
-		run(t, nil, func(ctx context.Context) error {
+}
+
+func TestCallbackContextIsOneOfPackageContext(t *testing.T) {
+	t.Run("may be printed while another goroutine uses it", func(t *testing.T) {
+		runOnEvent(t, nil, func(ctx context.Context) error {
 			done := make(chan struct{})
 			go func() {
 				ctx.Done()
@@ -279,15 +289,15 @@ func TestCallbackContext(t *testing.T) {
 		})
 	})
 	t.Run("has the request's values", func(t *testing.T) {
-		run(t, nil, func(ctx context.Context) error {
-			require.Equal(t, "of the request", ctx.Value(key{}))
+		runOnEvent(t, nil, func(ctx context.Context) error {
+			require.Equal(t, "of the request", ctx.Value(contextKey{}))
 			require.NoError(t, ctx.Err())
-			require.Equal(t, "of the request", ctx.Value(key{}))
+			require.Equal(t, "of the request", ctx.Value(contextKey{}))
 			return nil
 		})
 	})
-	t.Run("is hung on without a goroutine", func(t *testing.T) {
-		run(t, nil, func(ctx context.Context) error {
+	t.Run("has children without a goroutine", func(t *testing.T) {
+		runOnEvent(t, nil, func(ctx context.Context) error {
 			before := runtime.NumGoroutine()
 			for range 100 {
 				_, cancel := context.WithCancel(ctx)

@@ -297,7 +297,7 @@ func TestOnDelivery(t *testing.T) {
 
 	require.Equal(t, 200, rig.post(body).Status)
 	require.Equal(t, 200, rig.post([]byte(`{"events":[]}`)).Status)
-	require.Len(t, got, 2, "nothing new, no call")
+	require.Len(t, got, 2, "no new event, no call")
 
 	result = errBoom
 	require.Equal(t, 500, rig.post(bodyOf("d", "e", "a")).Status)
