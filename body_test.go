@@ -438,7 +438,7 @@ func (l *loadRig) faultInStore(part string, armed func() error) {
 
 const (
 	loadLimit   = 200_000
-	loadTimeout = 300 * time.Millisecond
+	loadTimeout = 200 * time.Millisecond
 )
 
 func sending(body []byte, edits ...requestEdit) func(*loadRig) int {

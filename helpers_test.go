@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +27,16 @@ import (
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
+
+// TestMain lets eight tests run at once, however few processors there are: the
+// parallel ones wait more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) { // nobody set it
+		_ = flag.Set("test.parallel", "8")
+	}
+	m.Run()
+}
 
 const testSecret = "8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e"
 
