@@ -526,7 +526,7 @@ func TestOnEventMayChangeItsEvent(t *testing.T) {
 		OnEvent: func(_ context.Context, ev mw.Event) error {
 			defer close(ended)
 			sent := ev.(*mw.SendingWebhookEvent)
-			for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+			for end := time.Now().Add(150 * time.Millisecond); time.Now().Before(end); {
 				*sent = mw.SendingWebhookEvent{EventID: "changed"}
 				sent.Timestamp = time.Time{}
 			}

@@ -413,6 +413,7 @@ func TestBodyStaysAsItWas(t *testing.T) {
 
 // A program that is copied from the README compiles.
 func TestProgramsInREADMECompile(t *testing.T) {
+	t.Parallel() // go vet takes a while
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	programs := 0
