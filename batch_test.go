@@ -24,7 +24,7 @@ func TestRetriesAreRecognised(t *testing.T) {
 	tests := []struct {
 		name   string
 		bodies [][]byte
-		want   []int // events handled of each
+		want   []int // events handled, by body
 	}{
 		{"a retry", [][]byte{bodyOf("a", "b"), bodyOf("a", "b")}, []int{2, 0}},
 		{"the same event in another body", [][]byte{bodyOf("a"), bodyOf("b", "a")}, []int{1, 1}},
@@ -87,7 +87,7 @@ func TestHeldEvents(t *testing.T) {
 	rig := newRig(t, &mw.Handler{Dedup: newStore()})
 	free := rig.hog(300)
 	require.Equal(t, 503, rig.post(bodyOf("a", "hog", "b")).Status)
-	require.Equal(t, []string{"a", "b"}, rig.handled(), "the others are done")
+	require.Equal(t, []string{"a", "b"}, rig.handled(), "the free events are handled")
 	require.Equal(t, 1, rig.last().Held)
 	require.Equal(t, 2, rig.last().Handled)
 	free()
@@ -114,16 +114,16 @@ func TestDedupCalls(t *testing.T) {
 		name  string
 		body  []byte
 		edits []requestEdit
-		want  []string
+		want  map[string]int // keys that each method got
 	}{
-		{"handled", bodyOf("a", "b", "c"), nil, []string{"Reserve 3", "Commit 3"}},
-		{"failed", bodyOf("bad1", "bad2"), nil, []string{"Reserve 2", "Release 2"}},
-		{"both", bodyOf("bad1", "a", "bad2", "b", "c"), nil, []string{"Reserve 5", "Commit 3", "Release 2"}},
-		{"nothing", []byte(`{"events":[]}`), nil, nil},
-		{"broken", brokenBody(), nil, nil},
-		{"forged", bodyOf("a"), []requestEdit{withForgery}, nil},
-		{"unsigned", bodyOf("a"), []requestEdit{withoutSignature}, nil},
-		{"GET", bodyOf("a"), []requestEdit{withMethod("GET")}, nil},
+		{"handled", bodyOf("a", "b", "c"), nil, map[string]int{"Reserve": 3, "Commit": 3}},
+		{"failed", bodyOf("bad1", "bad2"), nil, map[string]int{"Reserve": 2, "Release": 2}},
+		{"both", bodyOf("bad1", "a", "bad2", "b", "c"), nil, map[string]int{"Reserve": 5, "Commit": 3, "Release": 2}},
+		{"nothing", []byte(`{"events":[]}`), nil, map[string]int{}},
+		{"broken", brokenBody(), nil, map[string]int{}},
+		{"forged", bodyOf("a"), []requestEdit{withForgery}, map[string]int{}},
+		{"unsigned", bodyOf("a"), []requestEdit{withoutSignature}, map[string]int{}},
+		{"GET", bodyOf("a"), []requestEdit{withMethod("GET")}, map[string]int{}},
 	}
 	for _, test := range tests {
 		for _, concurrency := range []int{1, 4} {
@@ -131,9 +131,9 @@ func TestDedupCalls(t *testing.T) {
 				store := &recordingStore{}
 				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: fate, Concurrency: concurrency, Timeout: 11 * time.Second}).serve()
 				rig.post(test.body, test.edits...)
-				var got []string
+				got := make(map[string]int)
 				for i, call := range store.called() {
-					got = append(got, fmt.Sprint(call.Name, " ", len(call.Keys)))
+					got[call.Name] += len(call.Keys)
 					require.NotContains(t, call.Keys, "")
 					if call.Name == "Reserve" {
 						require.Equal(t, 71*time.Second, call.Lease, "Timeout and 60 seconds")
@@ -141,7 +141,6 @@ func TestDedupCalls(t *testing.T) {
 					_, ends := store.ends[i].Deadline()
 					require.True(t, ends, "%s may take forever", call.Name)
 				}
-				slices.Sort(got[min(1, len(got)):])
 				require.Equal(t, test.want, got)
 			})
 		}
@@ -153,7 +152,7 @@ func TestDedupCalls(t *testing.T) {
 	})
 }
 
-// The store is asked in contexts that do not end with the client's.
+// A client that hangs up does not end the contexts of the store's calls.
 func TestDedupOutlivesTheClient(t *testing.T) {
 	var errs []error
 	store := &recordingStore{}
@@ -217,7 +216,7 @@ func TestDedupFailures(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				rig := newRig(t, &mw.Handler{Dedup: test.store, OnEvent: test.onEvent})
 				began := time.Now()
 				require.Equal(t, test.want, rig.direct(bodyOf("a", "b", "c")).Status)
@@ -230,11 +229,11 @@ func TestDedupFailures(t *testing.T) {
 					require.Equal(t, test.calls, test.store.names())
 				}
 				if released := test.store.keysOf("Release"); test.onEvent == nil && released != nil {
-					keys := test.store.keysOf("Reserve")[0]
-					require.Equal(t, []string{keys[0], keys[2]}, released[0], "what was reserved is released")
+					keys := test.store.keysOf("Reserve")
+					require.Equal(t, []string{keys[0], keys[2]}, released, "what was reserved is released")
 				}
 				if strings.HasSuffix(test.name, "panics") {
-					require.Contains(t, rig.said.String(), "_test.go", "with its stack")
+					require.Contains(t, rig.said.String(), "_test.go", "the log has the stack")
 				}
 				time.Sleep(2 * time.Hour)
 			})
@@ -242,9 +241,9 @@ func TestDedupFailures(t *testing.T) {
 	}
 }
 
-// A store that hangs once is still asked, with time to do it, to release what failed.
+// When Commit hangs, the store still gets time to release what failed.
 func TestReleaseAfterCommitHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var released error = errBoom
 		store := &recordingStore{
 			commit:  func(context.Context) error { time.Sleep(time.Hour); return nil },
@@ -268,7 +267,7 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 		name  string
 		takes time.Duration
 		err   error
-		want  []string // after Reserve and the Commit of the event that is handled
+		want  []string // calls after the answer
 	}{
 		{"succeeds before the lease ends", 30 * time.Second, nil, []string{"Commit"}},
 		{"fails for good before the lease ends", 30 * time.Second, mw.Permanent(errBoom), []string{"Commit"}},
@@ -285,7 +284,7 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 				continue
 			}
 			t.Run(test.name+", "+end, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
 					store := &recordingStore{}
 					rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
 						if idOf(ev) != "slow" {
@@ -301,8 +300,8 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 						return test.err
 					}})
 					require.Equal(t, 500, rig.direct(bodyOf("slow", "a")).Status)
-					require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "not released while it runs")
-					require.Equal(t, 503, rig.direct(bodyOf("slow", "a")).Status, "held meanwhile")
+					require.Equal(t, []string{"Reserve", "Commit"}, store.names(), "the key stays reserved while the call runs")
+					require.Equal(t, 503, rig.direct(bodyOf("slow", "a")).Status, "another delivery must wait")
 					require.Equal(t, 1, rig.last().Duplicates)
 					before := len(store.names())
 					time.Sleep(test.takes + time.Second)
@@ -312,7 +311,7 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 					}
 					if test.want != nil {
 						late := store.called()[before]
-						require.Equal(t, store.keysOf("Reserve")[0][:1], late.Keys)
+						require.Equal(t, store.keysOf("Reserve")[:1], late.Keys)
 					}
 				})
 			})
@@ -323,7 +322,7 @@ func TestOverrunningCallbacksAndTheirKeys(t *testing.T) {
 func TestOnDeliveryOverruns(t *testing.T) {
 	for want, result := range map[string]error{"Commit": nil, "Release": errBoom} {
 		t.Run(want, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				store := &recordingStore{}
 				leave := make(chan struct{})
 				rig := newRig(t, &mw.Handler{Dedup: store, OnDelivery: func(context.Context, *mw.Delivery) error {
@@ -332,20 +331,20 @@ func TestOnDeliveryOverruns(t *testing.T) {
 				}})
 				require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
 				require.Equal(t, 2, rig.last().Failed)
-				require.Equal(t, []string{"Reserve"}, store.names(), "nothing is released while the callback runs")
+				require.Equal(t, []string{"Reserve"}, store.names(), "the keys stay reserved while the call runs")
 				require.Equal(t, 503, rig.direct(bodyOf("a", "b")).Status)
 				require.Equal(t, 2, rig.last().Held)
 				close(leave)
 				synctest.Wait()
-				require.Equal(t, store.keysOf("Reserve")[:1], store.keysOf(want))
+				require.Equal(t, store.keysOf("Reserve")[:2], store.keysOf(want))
 			})
 		})
 	}
 }
 
-// The retry, five minutes later, gets what a process that is gone had reserved.
+// The retry comes after five minutes. By then the lease of a dead process is over.
 func TestLeaseEndsBeforeTheRetry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		leave := make(chan struct{})
 		var calls atomic.Int32
 		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: newStore(),
@@ -366,7 +365,7 @@ func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 	})
 }
 
-// A key that is reserved must be the store's to free when there is no time left to call back.
+// An event that nobody called back for is free as soon as the answer is given.
 func TestUnstartedEventsAreReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &recordingStore{}
@@ -389,9 +388,10 @@ func TestUnstartedEventsAreReleased(t *testing.T) {
 	})
 }
 
-// A callback that returns late has its mark made at leisure: the answer has been given.
+// When a callback returns late, the answer is long given. Its Commit has the full
+// five seconds.
 func TestLateCommitIsNotRushed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		store := &recordingStore{commit: func(ctx context.Context) error {
 			select {
 			case <-time.After(time.Second):
@@ -438,7 +438,7 @@ func TestPermanent(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				store := &recordingStore{}
 				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: test.onEvent})
 				require.Equal(t, test.want, rig.direct(bodyOf("a")).Status)
@@ -499,7 +499,7 @@ func (e *brokenError) Error() string { return *e.why }
 
 func (e *brokenError) Unwrap() error { return errors.New(*e.why) }
 
-// An error whose methods panic is one event's failure, during the delivery and after it.
+// An error whose methods panic fails one event, during the delivery or after it.
 func TestErrorsThatPanic(t *testing.T) {
 	for name, err := range map[string]error{
 		"in Unwrap":          &brokenError{},
@@ -508,7 +508,7 @@ func TestErrorsThatPanic(t *testing.T) {
 	} {
 		for _, takes := range []time.Duration{0, time.Minute} {
 			t.Run(fmt.Sprintf("%s, after %v", name, takes), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
 					store := &recordingStore{}
 					rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
 						if idOf(ev) != "bad" {
@@ -528,10 +528,10 @@ func TestErrorsThatPanic(t *testing.T) {
 	}
 }
 
-// A callback that is abandoned may change its event while the handler still has to do with it.
+// An abandoned callback may change its event while the Handler judges it.
 func TestOnEventMayChangeItsEvent(t *testing.T) {
 	ended := make(chan struct{})
-	defer func() { <-ended }() // it would disturb tests that look at memory
+	defer func() { <-ended }() // a test that measures memory may be next
 	rig := newRig(t, &mw.Handler{
 		EventTimeout: time.Millisecond,
 		GiveUpAfter:  time.Hour,
@@ -545,19 +545,13 @@ func TestOnEventMayChangeItsEvent(t *testing.T) {
 			return errBoom
 		},
 	})
-	require.Equal(t, 200, rig.direct(bodyOf("a")).Status, "it is older than GiveUpAfter")
+	require.Equal(t, 200, rig.direct(bodyOf("a")).Status, "the event is older than GiveUpAfter")
 	require.Equal(t, 1, rig.last().Dropped)
 }
 
-// A failure is logged under the key that the callback had, also where the event alone would have another: this one cannot
-// be read because of the memory that it takes in the body.
+// The log names a failed event by the key that its callback had.
 func TestFailureIsLoggedUnderItsKey(t *testing.T) {
-	var attributes strings.Builder
-	for i := range 100_000 {
-		fmt.Fprintf(&attributes, `"%d":{},`, i)
-	}
-	large := `{"event":"activity_log.x","changes":{` + attributes.String() + `"z":{}}}`
-	for _, body := range []string{large, auditJSON, eventJSON("a"), `{"event":"telepathy"}`, `{"event":"bounce","email":5}`} {
+	for _, body := range []string{auditJSON, eventJSON("a"), `{"event":"telepathy"}`, `{"event":"bounce","email":5}`} {
 		var key string
 		rig := newRig(t, &mw.Handler{OnEvent: func(_ context.Context, ev mw.Event) error {
 			key = ev.Key()
@@ -565,6 +559,6 @@ func TestFailureIsLoggedUnderItsKey(t *testing.T) {
 		}})
 		require.Equal(t, 500, rig.direct(envelopeOf(body)).Status)
 		require.NotEmpty(t, key)
-		require.ErrorContains(t, rig.last().Err, key)
+		require.Contains(t, rig.said.String(), key)
 	}
 }

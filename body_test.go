@@ -245,7 +245,7 @@ func TestHandlerMaxInFlightBytes(t *testing.T) {
 func TestHandlerChargesAbandonedCallbacks(t *testing.T) {
 	for _, kind := range []string{"OnEvent", "OnDelivery", "OnMalformed"} {
 		t.Run(kind, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				const limit = 4096
 				leave := make(chan struct{})
 				stay := func() error { <-leave; return nil }
@@ -438,7 +438,7 @@ func (l *loadRig) faultInStore(part string, armed func() error) {
 
 const (
 	loadLimit   = 200_000
-	loadTimeout = 300 * time.Millisecond
+	loadTimeout = 200 * time.Millisecond
 )
 
 func sending(body []byte, edits ...requestEdit) func(*loadRig) int {
@@ -492,7 +492,7 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 
 	tests := []struct {
 		name  string
-		part  string // where the fault is; "": none
+		part  string // where the fault is; "": nowhere
 		fault func() error
 		send  func(*loadRig) int
 		want  int // 0: the client sees no answer

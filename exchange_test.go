@@ -18,14 +18,14 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// A request that is wrong in two ways is answered for the one that is looked at first.
+// A request that is wrong in two ways gets the answer of the earlier check.
 func TestHandlerChecksInOrder(t *testing.T) {
 	const limit = 2048
 	type attempt struct {
 		h     *mw.Handler
 		body  []byte
 		edits []requestEdit
-		hog   bool // another request takes all memory
+		hog   bool // another request takes the whole budget
 	}
 	unlessHog := func(r *http.Request, err error) error {
 		if r.Header.Get("X-Hog") != "" {
@@ -61,10 +61,10 @@ func TestHandlerChecksInOrder(t *testing.T) {
 	for i, first := range faults {
 		for _, second := range faults[i+1:] {
 			if first.name == "set-up" && second.name == "budget" {
-				continue // nothing of such a handler can take memory
+				continue // no request of such a Handler takes memory
 			}
 			if second.name == "signature" && first.name == "signature header" {
-				continue // it has no signature to be forged
+				continue // there is no signature to forge
 			}
 			t.Run(first.name+" before "+second.name, func(t *testing.T) {
 				t.Parallel()
@@ -88,7 +88,7 @@ func TestHandlerChecksInOrder(t *testing.T) {
 	}
 }
 
-// Whoever is refused for what stands in front of the body has none of it read.
+// A request that its head refuses has none of its body read.
 func TestHandlerRefusesBeforeReading(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -249,11 +249,11 @@ func TestHandlerTenants(t *testing.T) {
 
 	keys := store.keysOf("Reserve")
 	require.Len(t, keys, 3)
-	require.True(t, strings.HasPrefix(keys[0][0], "/one"), keys)
-	require.True(t, strings.HasPrefix(keys[1][0], "/two"), keys)
+	require.True(t, strings.HasPrefix(keys[0], "/one"), keys)
+	require.True(t, strings.HasPrefix(keys[1], "/two"), keys)
 }
 
-// Where tenants share a store, an empty scope would make their keys the same.
+// An empty scope would let two tenants share keys.
 func TestEmptyScopeIsRefused(t *testing.T) {
 	rig := newRig(t, &mw.Handler{
 		VerifierFor: func(*http.Request) (*mw.Verifier, error) { return testVerifier(t, testSecret), nil },
@@ -285,7 +285,7 @@ func TestOnMalformed(t *testing.T) {
 	for _, callback := range []string{"OnEvent", "OnDelivery"} {
 		for _, test := range tests {
 			t.Run(callback+"/"+test.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
 					store := &recordingStore{}
 					var got *mw.Delivery
 					var fault error

@@ -197,8 +197,8 @@ func TestHandlerMemoryUnderFlood(t *testing.T) {
 			&flood{conns: 16, size: 16_000_000}, (16 + 24) << 20, false},
 		{"16 bodies of the largest size", &mw.Handler{MaxBodyBytes: 2 << 20, MaxInFlightBytes: 16 << 20},
 			&flood{conns: 16, size: 2 << 20}, (16 + 24) << 20, false},
-		{"16 bodies of 16 MB to a handler without bounds", nil,
-			&flood{conns: 16, size: 16_000_000, hold: make(chan struct{})}, (16 + 24) << 20, true},
+		{"16 bodies of 8 MB to a handler without bounds", nil,
+			&flood{conns: 16, size: 8_000_000, hold: make(chan struct{})}, (16 + 24) << 20, true},
 	}
 	if fullSize() {
 		tests = append(tests,

@@ -113,7 +113,7 @@ func (s scenario) simulate(t *testing.T, batches int) (w *world) {
 	if s.events == 0 {
 		s.events = 20
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w = &world{scenario: s, ledger: newLedger(), began: time.Now(),
 			verifier: testVerifier(t, oldSecret), memory: newStore()}
 		w.restart()

@@ -21,8 +21,8 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// The requests in this file are written as text, since no client would send them. All of rawBody's are signed, unless
-// they say otherwise: it is not the signature that refuses them.
+// The requests in this file are text, since no client would send them. They are
+// signed unless they say otherwise, so it is not the signature that refuses them.
 var (
 	rawBody    = string(bodyOf("a"))
 	rawDigits  = directSignature([]byte(rawBody), testSecret)
@@ -30,7 +30,7 @@ var (
 	rawForged  = mw.SignatureHeader + ": " + directSignature([]byte(rawBody), otherSecret)
 	rawLength  = fmt.Sprintf("Content-Length: %d", len(rawBody))
 	rawChunks  = rawChunk(rawBody[:20]) + rawChunk(rawBody[20:]) + rawEnd
-	rawAnother = rawPost(rawBody, rawLength, rawForged) // with which one may follow another
+	rawAnother = rawPost(rawBody, rawLength, rawForged) // smuggled behind a signed request
 )
 
 const (
@@ -39,7 +39,7 @@ const (
 	rawEnd     = "0\r\n\r\n"
 )
 
-// rawText is a request of header lines, the request line first.
+// rawText makes a request of its lines, the request line first.
 func rawText(body string, lines ...string) string {
 	return strings.Join(lines, "\r\n") + "\r\n\r\n" + body
 }
@@ -50,28 +50,28 @@ func rawPost(body string, lines ...string) string {
 
 func rawChunk(data string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(data), data) }
 
-// rawLineOf is the signed request with another request line.
+// rawLineOf makes the signed request with another request line.
 func rawLineOf(line string) string { return rawText(rawBody, line, "Host: x", rawLength, rawSigned) }
 
-// rawSizes is the signed request with something else for the size of its one chunk.
+// rawSizes makes the signed request of one chunk, whose size reads as given.
 func rawSizes(size string) string {
 	return rawPost(size+"\r\n"+rawBody+"\r\n"+rawEnd, rawChunked, rawSigned)
 }
 
-// exchange sends text and then nothing more, and returns the statuses of the answers.
+// exchange sends text, closes its side, and returns the statuses of the answers.
 func (rig *rig) exchange(text string) (statuses []int) {
 	rig.t.Helper()
 	conn, err := net.Dial("tcp", rig.srv.Listener.Addr().String())
 	require.NoError(rig.t, err)
 	defer conn.Close()
 	require.NoError(rig.t, conn.SetDeadline(time.Now().Add(20*time.Second)))
-	_, _ = io.WriteString(conn, text) // a server that has read enough hangs up
+	_, _ = io.WriteString(conn, text) // the server may hang up before the end
 	_ = conn.(*net.TCPConn).CloseWrite()
 	for answers := bufio.NewReader(conn); ; {
 		answer, err := http.ReadResponse(answers, nil)
 		if err != nil {
 			timeout, ok := err.(net.Error)
-			require.False(rig.t, ok && timeout.Timeout(), "no answer, and no end")
+			require.False(rig.t, ok && timeout.Timeout(), "the server neither answers nor hangs up")
 			return statuses
 		}
 		_, _ = io.Copy(io.Discard, answer.Body)
@@ -79,10 +79,10 @@ func (rig *rig) exchange(text string) (statuses []int) {
 	}
 }
 
-// requireCalm fails if something has panicked.
+// requireCalm fails if anything panicked.
 func (rig *rig) requireCalm() {
 	rig.t.Helper()
-	rig.srv.Close() // all has been said then
+	rig.srv.Close() // nothing is logged after that
 	for _, sign := range []string{"panic", `"stack"`, "goroutine "} {
 		require.NotContains(rig.t, rig.said.String(), sign)
 	}
@@ -202,7 +202,7 @@ var rawMalformed = map[string]string{
 	"smuggled behind an empty chunk size":          rawPost("\r\n"+rawAnother, rawChunked, rawSigned),
 }
 
-// rawByteChunks is the body in chunks of one byte, with more behind the size of each.
+// rawByteChunks makes chunks of one byte, with an extension behind each size.
 func rawByteChunks(extension string) string {
 	var text strings.Builder
 	for i := range len(rawBody) {
@@ -211,7 +211,7 @@ func rawByteChunks(extension string) string {
 	return text.String() + rawEnd
 }
 
-// Signed or not, a request that is no clean HTTP does not come to a callback, and none makes anything panic.
+// A request that is not clean HTTP reaches no callback, even if it is signed.
 func TestMalformedHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, text := range rawMalformed {
@@ -231,9 +231,9 @@ func TestMalformedHTTPIsRefused(t *testing.T) {
 	}
 }
 
-// What is clean, and what net/http understands in one way only, is served if it is signed, once for each time it is
-// sent. Bare LF and obsolete folding in headers are what a server may accept (RFC 9112, 2.2 and 5.2); where there are a
-// length and chunks, the chunks count (6.3).
+// A signed request that net/http reads in one way only is served. A server may
+// accept bare LF and folded headers (RFC 9112, 2.2 and 5.2). Of a length and
+// chunks, the chunks count (6.3).
 func TestSignedHTTPIsServed(t *testing.T) {
 	t.Parallel()
 	clean := rawPost(rawBody, rawLength, rawSigned)
@@ -291,7 +291,7 @@ func TestSignedHTTPIsServed(t *testing.T) {
 	}
 }
 
-// A client that waits to be asked for the body is not asked for one that is refused anyway.
+// A client that waits for 100 Continue is not asked for a refused body.
 func TestUnsignedBodyIsNotAskedFor(t *testing.T) {
 	t.Parallel()
 	rig := newRig(t, &mw.Handler{}).serve()
@@ -332,7 +332,8 @@ func TestHTTP2IsServed(t *testing.T) {
 	rig.requireCalm()
 }
 
-// However the text of two signed requests is damaged, what reaches a callback is the body of one of them, whole.
+// However two signed requests are damaged, a callback gets a whole signed body or
+// none.
 func TestDamagedHTTPDeliversSignedBodiesOnly(t *testing.T) {
 	t.Parallel()
 	const seed = 9112

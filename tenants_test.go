@@ -15,7 +15,7 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// tenantScope is the scope that a test puts into its requests.
+// tenantScope is the header that has a request's scope in these tests.
 const tenantScope = "X-Scope"
 
 func scopeOf(r *http.Request) string {
@@ -29,7 +29,8 @@ func inScope(scope string) requestEdit {
 	return func(r *http.Request) { r.Header[tenantScope] = []string{scope} }
 }
 
-// randomScope makes names out of few parts, so that they are prefixes of each other, of keys, or keys with prefixes.
+// randomScope makes names out of few parts. Some are prefixes of others or of
+// keys, and some hold keys.
 func randomScope(random *rand.Rand, keys []string) string {
 	parts := []string{"a", "b", "A", ":", "::", "-", "sending", "sending-", "unknown-", "0", "é", "\xff", "\x00", " ", "%3A", "/", "a:", ":a"}
 	var scope strings.Builder
@@ -43,7 +44,8 @@ func randomScope(random *rand.Rand, keys []string) string {
 	return scope.String()
 }
 
-// randomEvents is a body of events that come again in others, and of ids that look like scopes.
+// randomEvents returns a body of few possible events, so that they repeat. Their
+// ids look like scopes.
 func randomEvents(random *rand.Rand) []byte {
 	id := func() string {
 		return strconv.Quote([]string{"", "a", "b", ":", "a:", ":a", "a:a", "sending-a", "1"}[random.IntN(9)])
@@ -66,7 +68,7 @@ func randomEvents(random *rand.Rand) []byte {
 	return envelopeOf(events...)
 }
 
-// twoOwners returns a key that two scopes have, if there is one.
+// twoOwners returns a key that two scopes share, if there is one.
 func twoOwners(deliveries func(yield func(scope string, keys []string))) (key string, found bool) {
 	owners := make(map[string]string)
 	deliveries(func(scope string, keys []string) {
@@ -81,7 +83,7 @@ func twoOwners(deliveries func(yield func(scope string, keys []string))) (key st
 	return key, found
 }
 
-// No key of one scope is a key of another, whatever the scopes are called and the events say.
+// No two scopes share a key, whatever their names are and their events say.
 func TestScopesShareNoKeys(t *testing.T) {
 	t.Parallel()
 	total := 10_000
@@ -120,10 +122,10 @@ func TestScopesShareNoKeys(t *testing.T) {
 	require.False(t, found, "two scopes have the key %q", key)
 	t.Logf("%d scopes, %d keys seen again in their own", len(scopes), repeated)
 	require.Greater(t, len(scopes), total/10)
-	require.Greater(t, repeated, total/10, "nothing came again, so nothing could be mistaken")
+	require.Greater(t, repeated, total/10, "no key came again")
 }
 
-// The property above is one that keys made the obvious way do not have.
+// Keys that are made the obvious way lack the property above.
 func TestScopesShareKeysThatAreNoDigests(t *testing.T) {
 	t.Parallel()
 	for name, keyOf := range map[string]func(scope string, ev mw.Event) string{
@@ -148,13 +150,13 @@ func TestScopesShareKeysThatAreNoDigests(t *testing.T) {
 	}
 }
 
-// Tenants that share a store and send the very same bodies each have them handled, once.
+// Tenants that share a store may send the same body. Each has it handled once.
 func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
 	t.Parallel()
 	tenants := []string{"a", "a:", ":a", "a:a", "A", ":", "::", "sending", "a:sending"}
 	verifiers := make(map[string]*mw.Verifier)
 	for _, tenant := range tenants {
-		verifiers[tenant] = testVerifier(t, testSecret) // the same for all, so that only the scope tells them apart
+		verifiers[tenant] = testVerifier(t, testSecret) // one secret: only the scope tells tenants apart
 	}
 	body := envelopeOf(eventJSON("a"), eventJSON("b"), eventJSON("b"), auditJSON, auditJSON, `{"event":"new"}`, `7`)
 	const events = 7
@@ -174,12 +176,12 @@ func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
 	require.Len(t, rig.handled(), events*len(tenants))
 	require.Equal(t, 403, rig.direct(body, inScope("nobody")).Status)
 	verifiers[""] = verifiers["a"]
-	require.Equal(t, 500, rig.direct(body, inScope("")).Status, "a tenant whose name was forgotten")
+	require.Equal(t, 500, rig.direct(body, inScope("")).Status, "a tenant without a scope")
 	require.Len(t, rig.handled(), events*len(tenants))
 }
 
-// A full store forgets nothing because of requests that are not signed, however many and whoever is their tenant. One
-// that is signed makes it forget the oldest.
+// Forged requests make a full store forget nothing, however many come. A signed
+// one makes it forget the oldest.
 func TestForgedRequestsEvictNothing(t *testing.T) {
 	t.Parallel()
 	const batch, batches, forged = 100, 10, 10_000
@@ -221,5 +223,5 @@ func TestForgedRequestsEvictNothing(t *testing.T) {
 	require.Equal(t, 200, rig.direct(bodies[batches], inScope("a")).Status)
 	require.Equal(t, batch, report.Handled)
 	require.Equal(t, 200, rig.direct(bodies[0], inScope("a")).Status)
-	require.Equal(t, batch, report.Handled, "the oldest were to go")
+	require.Equal(t, batch, report.Handled, "the oldest go first")
 }
