@@ -341,7 +341,6 @@ type forgeryRig struct {
 
 func newForgeryRig(t testing.TB) *forgeryRig {
 	rig := &forgeryRig{verifier: testVerifier(t, otherSecret[1:], testSecret)}
-	rig.store.Deduplicator = new(mw.MemoryDeduplicator)
 	call := func() error {
 		rig.called.Add(1)
 		return nil

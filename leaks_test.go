@@ -34,14 +34,14 @@ const (
 
 // canaryEvents are events of every kind, sound and broken, full of canaries.
 var canaryEvents = []string{
-	`{"event":"bounce","message_id":"canary-message","event_id":"canary-id","email":"` + canaryEmail + `","reason":"canary-reason",` +
+	`{"event":"bounce","message_id":"m-1","event_id":"e-1","email":"` + canaryEmail + `","reason":"canary-reason",` +
 		`"response":"canary-response","category":"canary-category","custom_variables":{"canary-name":"canary-value"},"timestamp":1716070000,` +
 		`"ip":"` + canaryPeer + `","user_agent":"canary-agent","url":"https://canary-url"}`,
 	`{"event":"activity_log.user.login","description":"canary-description","actor":{"id":1,"type":"user","name":"` + canaryEmail + `"},` +
 		`"changes":{"canary-field":{"from":"canary-from","to":"canary-to"}},"timestamp":1716070000}`,
-	`{"event":"inbound.message_received","inbox_id":7,"message_id":"canary-message","from":"` + canaryEmail + `","timestamp":1788113042436}`,
-	`{"event":"` + canaryEmail + `","x":"canary-unknown"}`,
-	`{"event":"activity_log.` + canaryEmail + `","description":7}`,
+	`{"event":"inbound.message_received","inbox_id":7,"message_id":"m-1","from":"` + canaryEmail + `","timestamp":1788113042436}`,
+	`{"event":"<` + canaryEmail + `>","x":"canary-unknown"}`,
+	`{"event":"activity_log.<` + canaryEmail + `>","description":7}`,
 	`{"event":"bounce","email":{"canary":"canary-object"}}`,
 	`"canary-string"`,
 }
@@ -212,7 +212,7 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		{"malformed query", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("q", canaryToken)}}, canaryBody,
 			[]requestEdit{withQuery("q=" + canaryToken + "&canary%zz")}, 403},
 		{"no tenant", &mw.Handler{VerifierFor: verifierReturning(nil, nil)}, canaryBody, nil, 403},
-		{"store is down", &mw.Handler{Dedup: (*mw.MemoryDeduplicator)(nil)}, canaryBody, nil, 503},
+		{"store is down", &mw.Handler{Dedup: deadStore{}}, canaryBody, nil, 503},
 		{"broken off", &mw.Handler{}, canaryBody,
 			[]requestEdit{never(errors.New("read tcp 127.0.0.1:80->" + canaryPeer + ":4711: connection reset by peer"))}, 400},
 		{"no secret", &mw.Handler{Verifier: new(mw.Verifier)}, canaryBody, nil, 500},

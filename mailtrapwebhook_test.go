@@ -100,7 +100,7 @@ func TestHandlerAnswers(t *testing.T) {
 		{"a panic in VerifierFor", &mw.Handler{VerifierFor: func(*http.Request) (*mw.Verifier, error) { panic(errBoom) }}, nil, nil, 500},
 		{"a panic in Scope", &mw.Handler{Scope: func(*http.Request) string { panic(errBoom) }}, nil, nil, 500},
 
-		{"the store is down", &mw.Handler{Dedup: (*mw.MemoryDeduplicator)(nil)}, nil, nil, 503},
+		{"the store is down", &mw.Handler{Dedup: deadStore{}}, nil, nil, 503},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

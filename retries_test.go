@@ -288,7 +288,7 @@ func TestSimulationFindsWhatIsWrong(t *testing.T) {
 		{"an inbound schedule that outlasts the store's memory", scenario{traffic: inboundTraffic, network: losing(10),
 			store: wrong(func(mw.Deduplicator) mw.Deduplicator { return forgetful })}, "times"},
 		{"a crash before the commit, and each event once", scenario{traffic: burstTraffic, meanwhile: crashIn(5500 * time.Millisecond),
-			callback: slowCallback(time.Second)}, "is handled 2 times"},
+			callback: slowCallback(300 * time.Millisecond)}, "is handled 2 times"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
