@@ -1,12 +1,12 @@
 package mailtrapwebhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +25,7 @@ type exchange struct {
 	body      bodyReader
 	delivery  *Delivery
 	batch     *batch
+	oddity    error // the first Err of an event
 	report    Report
 }
 
@@ -205,9 +206,7 @@ func (x *exchange) countEvents() {
 		}
 		if err := ev.fault(); err != nil {
 			x.report.Unreadable++
-			if x.report.Unreadable == 1 {
-				x.log.with("unreadable_cause", textOf(err))
-			}
+			x.oddity = cmp.Or(x.oddity, err)
 		}
 	}
 }
@@ -308,7 +307,11 @@ func (x *exchange) conclude(err error) {
 	if err != nil {
 		args = append(args, "err", textOf(err))
 	}
-	x.log.line(r.level(), "request answered", append(args, r.counts()...)...)
+	args = append(args, r.counts()...)
+	if x.oddity != nil {
+		args = append(args, "cause", textOf(x.oddity))
+	}
+	x.log.line(r.level(), "request answered", args...)
 }
 
 // add takes over the counts of a batch.
@@ -370,16 +373,12 @@ func refuse(status int, why string) error {
 type requestLog struct {
 	ctx    context.Context
 	logger *slog.Logger
-	extra  []any // for every further line
 }
 
 // line logs one line with the package's prefix.
 func (l *requestLog) line(level slog.Level, message string, args ...any) {
-	l.logger.Log(l.ctx, level, "mailtrapwebhook: "+message, slices.Concat(args, l.extra)...)
+	l.logger.Log(l.ctx, level, "mailtrapwebhook: "+message, args...)
 }
-
-// with adds an attribute to every further line.
-func (l *requestLog) with(name, value string) { l.extra = append(l.extra, name, value) }
 
 // panicked logs err if it is a panic, with the stack of the code that panicked.
 func (l *requestLog) panicked(err error, args ...any) {
