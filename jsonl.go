@@ -434,7 +434,7 @@ func (d *Decoder) line() (Event, error) {
 	if !ok {
 		return tooLarge(offset, d.in.lineAt(0)), nil
 	}
-	ev := d.lineEvent(bytes.TrimRight(line, lineBlanks))
+	ev := d.lineEvent(line)
 	d.in.pass(len(line))
 	return ev, nil
 }
@@ -443,6 +443,9 @@ const lineBlanks = " \t\r" // white space within a line
 
 // lineEvent returns the event that a line is.
 func (d *Decoder) lineEvent(line []byte) Event {
+	for jsonscan.IsBlank(line[len(line)-1]) {
+		line = line[:len(line)-1]
+	}
 	ev, size := d.event(line, 0)
 	if ev == nil {
 		fault, at := d.scanner.Fault()
