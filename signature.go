@@ -98,7 +98,7 @@ func match(signature string, secrets []string, body ...[]byte) (int, error) {
 	}
 	found := -1
 	// No early exit: the time must not tell which secret matched. Going backwards
-	// leaves the first match in found.
+	// leaves the first match in found. Signatures of another length match nothing.
 	for i, secret := range slices.Backward(secrets) {
 		equal := subtle.ConstantTimeCompare(mac(secret, body...), given)
 		found = subtle.ConstantTimeSelect(equal, i, found)
@@ -137,7 +137,7 @@ func decodeSignature(signature string) ([]byte, error) {
 		return nil, ErrMissingSignature
 	}
 	given, err := hex.DecodeString(signature)
-	if err != nil || len(given) != sha256.Size {
+	if err != nil {
 		// The error of hex quotes the signature, which must not reach a log.
 		return nil, ErrInvalidSignature
 	}
@@ -328,8 +328,9 @@ func closedBefore(err error) bool {
 	return errors.Is(err, http.ErrBodyReadAfterClose) || err != nil && err.Error() == "body closed by handler"
 }
 
-// bodyReadBefore returns the error for a body that other code has read or closed,
-// which shows in cause or in a body shorter than its Content-Length.
+// bodyReadBefore returns the error for a body that other code has read or closed.
+// A body shorter than its Content-Length shows that it was read. cause is the
+// error that it led to.
 func bodyReadBefore(cause error) error {
 	return &explainedError{"other code read or closed the body first:" +
 		" verify before middleware, form parsing or logging that reads it", cause}
