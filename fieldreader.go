@@ -227,6 +227,21 @@ func (r *fieldReader) time(field int) time.Time {
 // As seconds, 1e11 is in the year 5138. As milliseconds, it is in 1973.
 func isSeconds(timestamp int64) bool { return -1e11 < timestamp && timestamp < 1e11 }
 
+// wireTime returns t as Mailtrap writes it: in seconds or milliseconds, whichever
+// unit is, as long as fieldReader.time reads that as t.
+func wireTime(t time.Time, unit time.Duration) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	seconds, millis := t.Unix(), t.UnixMilli()
+	useMillis := unit == time.Millisecond || millis%1000 != 0 || !isSeconds(seconds)
+	// A small number of milliseconds would read as seconds.
+	if useMillis && !isSeconds(millis) {
+		return &millis
+	}
+	return &seconds
+}
+
 // integer reports false for a field that is absent or unreadable.
 func (r *fieldReader) integer(field int) (n int64, ok bool) {
 	if r.members.At[field].To == 0 {
