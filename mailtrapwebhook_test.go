@@ -143,6 +143,24 @@ func TestHandlerSetUpErrors(t *testing.T) {
 			[]string{"MaxInFlightBytes", "MaxBodyBytes"}},
 		{"no Scope", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil), Dedup: newStore()},
 			[]string{"Scope", "VerifierFor"}},
+		{"no Scope for the Handler's own store", &mw.Handler{VerifierFor: verifierReturning(v, nil), OnEvent: eventReturning(nil)},
+			[]string{"Scope", "VerifierFor", "NoDedup"}},
+		{"a Verifier without a secret", &mw.Handler{Verifier: new(mw.Verifier), OnEvent: eventReturning(nil)},
+			[]string{"Verifier", "NewVerifier"}},
+		{"a nil store", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), Dedup: (*mw.MemoryDeduplicator)(nil)},
+			[]string{"MemoryDeduplicator"}},
+		{"Timeout", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), Timeout: -1}, []string{"Timeout"}},
+		{"EventTimeout", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), EventTimeout: -1}, []string{"EventTimeout"}},
+		{"GiveUpAfter", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), GiveUpAfter: -1}, []string{"GiveUpAfter"}},
+		{"Concurrency", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), Concurrency: -1}, []string{"Concurrency"}},
+		{"MaxEvents", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxEvents: -1}, []string{"MaxEvents"}},
+		{"MaxBodyBytes", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxBodyBytes: -1}, []string{"MaxBodyBytes"}},
+		{"MaxBodyBytes without bound", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxBodyBytes: 1<<63 - 1,
+			MaxInFlightBytes: 1<<63 - 1}, []string{"MaxBodyBytes"}},
+		{"MaxInFlightBytes", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), MaxInFlightBytes: -1},
+			[]string{"MaxInFlightBytes"}},
+		{"Retention", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), Dedup: memoryStore(-1, 0)}, []string{"Retention"}},
+		{"MaxKeys", &mw.Handler{Verifier: v, OnEvent: eventReturning(nil), Dedup: memoryStore(0, -1)}, []string{"MaxKeys"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -175,11 +193,28 @@ func TestHandlerSetUpErrors(t *testing.T) {
 				require.NotContains(t, w.Body.String(), word)
 			}
 			require.Contains(t, said.String(), `"level":"ERROR"`)
+			require.Equal(t, reports[0].Err, test.h.Validate(), "Validate says the same at start")
+			require.Equal(t, 1, strings.Count(test.h.Validate().Error(), "mailtrapwebhook:"))
 		})
 	}
+	t.Run("a nil Guard", func(t *testing.T) {
+		rig := newRig(t, &mw.Handler{Guards: []mw.Guard{nil}})
+		require.ErrorContains(t, rig.h.Validate(), "Guard")
+		require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
+	})
+	t.Run("guards without credentials", func(t *testing.T) {
+		for _, guard := range []mw.Guard{mw.BasicAuth("mailtrap", ""), mw.QueryToken("t", ""), mw.NewIPAllowlist(nil).Guard()} {
+			rig := newRig(t, &mw.Handler{Guards: []mw.Guard{guardReturning(nil)[0], guard}})
+			if err := rig.h.Validate(); err == nil {
+				continue // an allow-list can still be Set
+			}
+			require.ErrorContains(t, rig.h.Validate(), "Guards[1]")
+		}
+	})
 	t.Run("limits that are allowed", func(t *testing.T) {
 		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, MaxBodyBytes: 1000, MaxInFlightBytes: 1000,
 			VerifierFor: verifierReturning(v, nil)}).serve()
+		require.NoError(t, rig.h.Validate())
 		require.Equal(t, 200, rig.post(bodyOf("a")).Status)
 	})
 }
