@@ -122,6 +122,27 @@ func requireSetupError(t *testing.T, sentinel, err error, text string) {
 	require.NotContains(t, err.Error(), "request")
 }
 
+func TestHandlerRunsGuardsInOrderUntilOneRefuses(t *testing.T) {
+	verifier, err := mailtrapwebhook.NewVerifier(fixtureSecret)
+	require.NoError(t, err)
+	var ran []int
+	guard := func(i int, err error) mailtrapwebhook.Guard {
+		return func(*http.Request) error { ran = append(ran, i); return err }
+	}
+	handler := &mailtrapwebhook.Handler{
+		Verifier: verifier,
+		Guards: []mailtrapwebhook.Guard{
+			guard(1, nil), guard(2, mailtrapwebhook.ErrUnauthorized), guard(3, mailtrapwebhook.ErrForbidden),
+		},
+		OnEvent: func(context.Context, mailtrapwebhook.Event) error { return nil },
+		Logger:  slog.New(slog.DiscardHandler),
+	}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, signedRequest(strings.NewReader(fixtureBody), fixtureSignature))
+	require.Equal(t, 401, w.Code)
+	require.Equal(t, []int{1, 2}, ran)
+}
+
 func TestHandlerAnswersWhatGuardsRefuse(t *testing.T) {
 	verifier, err := mailtrapwebhook.NewVerifier(fixtureSecret)
 	require.NoError(t, err)

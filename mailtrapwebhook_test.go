@@ -669,16 +669,6 @@ func TestHandlerRefusesBeforeReading(t *testing.T) {
 	})
 }
 
-func TestHandlerGuardsRunInOrder(t *testing.T) {
-	var ran []int
-	guard := func(i int, err error) mw.Guard {
-		return func(*http.Request) error { ran = append(ran, i); return err }
-	}
-	rig := newHookRig(t, &mw.Handler{Guards: []mw.Guard{guard(1, nil), guard(2, mw.ErrUnauthorized), guard(3, errHook)}})
-	require.Equal(t, 401, rig.direct(hookBody("a")).Status)
-	require.Equal(t, []int{1, 2}, ran)
-}
-
 func TestHandlerContentTypes(t *testing.T) {
 	bodies := map[string][]byte{
 		"JSON":       hookBody("a", "b"),
