@@ -207,8 +207,8 @@ func (v *Verifier) Parse(body []byte, signature string) ([]Event, error) {
 }
 
 // VerifyRequest reads the body of r, verifies it against the request's
-// [SignatureHeader] and returns it. Use it in your own handlers; [Handler] calls
-// it for you. On an error it returns no body.
+// [SignatureHeader] and returns it. Use it in your own handlers; a [Handler] does
+// this and more. On an error it returns no body.
 //
 // VerifyRequest reads at most 8 MiB. The error for a larger body is an
 // [*http.MaxBytesError]. Two or more signature headers are

@@ -242,7 +242,9 @@ func fromUTF16(b []byte) []byte {
 	for i := range units {
 		units[i] = order.Uint16(b[2*i:])
 	}
-	return trimBOM([]byte(string(utf16.Decode(units))))
+	// PowerShell, which writes most UTF-16, also adds a line break at the end.
+	text := trimBOM([]byte(string(utf16.Decode(units))))
+	return bytes.TrimSuffix(text, []byte("\r\n"))
 }
 
 // windows1252 has the characters of the bytes 0x80 to 0x9f. The other bytes are

@@ -135,6 +135,7 @@ var changedEncodings = []mismatch{
 	{name: "UTF-16, big-endian", body: utf16Of(compactBody, binary.BigEndian), cause: "from UTF-8 to UTF-16"},
 	{name: "UTF-16 with BOM, little-endian", body: utf16Of("\ufeff"+compactBody, binary.LittleEndian), cause: "from UTF-8 to UTF-16"},
 	{name: "UTF-16 with BOM, big-endian", body: utf16Of("\ufeff"+compactBody, binary.BigEndian), cause: "from UTF-8 to UTF-16"},
+	{name: "UTF-16 of PowerShell", body: utf16Of("\ufeff"+compactBody+"\r\n", binary.LittleEndian), cause: "from UTF-8 to UTF-16"},
 	{name: "UTF-8 read as Latin-1", body: readAsLatin1(compactBody), cause: "read as Latin-1 or Windows-1252", fix: "raw bytes"},
 	{name: "UTF-8 read as Windows-1252", body: "{\"a\":\"GrÃ¼ÃŸe â‚¬\"}", signed: "{\"a\":\"Grüße €\"}", cause: "read as Latin-1 or Windows-1252"},
 	{name: "form: a field's name", body: compactBody + "=", cause: "encoded as a form", fix: "Content-Type"},
