@@ -92,7 +92,7 @@ func againstHMAC(b *testing.B, body []byte, f func()) {
 	}
 	start := time.Now()
 	for range b.N {
-		mw.Sign(body, hookSecret)
+		mw.Sign(body, testSecret)
 	}
 	b.ReportMetric(float64(b.Elapsed())/float64(time.Since(start)), "×HMAC")
 }
@@ -125,18 +125,18 @@ func BenchmarkParse(b *testing.B) {
 
 func BenchmarkVerify(b *testing.B) {
 	body := benchEnvelope(500)
-	signature := mw.Sign(body, hookSecret)
+	signature := mw.Sign(body, testSecret)
 	againstHMAC(b, body, func() {
-		if err := mw.Verify(body, signature, hookSecret); err != nil {
+		if err := mw.Verify(body, signature, testSecret); err != nil {
 			b.Fatal(err)
 		}
 	})
 }
 
 func BenchmarkVerifyAndParse(b *testing.B) {
-	verifier := hookVerifier(b, hookSecret)
+	verifier := testVerifier(b, testSecret)
 	for format, body := range benchBodies() {
-		signature := mw.Sign(body, hookSecret)
+		signature := mw.Sign(body, testSecret)
 		b.Run(format, func(b *testing.B) {
 			againstHMAC(b, body, func() {
 				if _, err := verifier.Parse(body, signature); err != nil {
@@ -244,12 +244,12 @@ func BenchmarkKey(b *testing.B) {
 // decode either into one struct that has the fields of all kinds, or find out the kind of each event first.
 func BenchmarkEndToEnd(b *testing.B) {
 	body := benchEnvelope(500)
-	verifier := hookVerifier(b, hookSecret)
+	verifier := testVerifier(b, testSecret)
 	usual := func(decode func(body []byte) (events int, err error)) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err == nil {
-				err = mw.Verify(body, r.Header.Get(mw.SignatureHeader), hookSecret)
+				err = mw.Verify(body, r.Header.Get(mw.SignatureHeader), testSecret)
 			}
 			n, decodeErr := decode(body)
 			if err != nil || decodeErr != nil || n != 500 {
@@ -296,7 +296,7 @@ func BenchmarkEndToEnd(b *testing.B) {
 		b.Run(test.name, func(b *testing.B) {
 			server := httptest.NewServer(test.handler)
 			defer server.Close()
-			signature := mw.Sign(body, hookSecret)
+			signature := mw.Sign(body, testSecret)
 			againstHMAC(b, body, func() {
 				r, _ := http.NewRequest(http.MethodPost, server.URL, bytes.NewReader(body))
 				r.Header.Set(mw.SignatureHeader, signature)

@@ -9,69 +9,82 @@ import (
 	"time"
 )
 
-// What becomes of a call besides what its function returns.
+// The outcomes of a call that its function did not return.
 var (
-	errUnstarted = errors.New("there was no time left to call the callback:" +
-		" raise Concurrency, or let callbacks enqueue and return")
 	errOverran = errors.New("the callback did not return in time and was abandoned:" +
-		" let it heed its context")
-	errGoexit = errors.New("the function ended its goroutine by runtime.Goexit: let it return")
+		" let it return when its context ends")
+	errGoexit = errors.New("the callback ended its goroutine with runtime.Goexit:" +
+		" let it return instead")
 )
 
-// grace is how long a callback that heeds its context has to return when that has ended, before it is abandoned.
-const grace = 100 * time.Millisecond
+const (
+	// grace is how long a call may go on after its context has ended.
+	grace = 100 * time.Millisecond
 
-// calls is a number of calls of a function, a few at a time, in order. A call that does not return in time is abandoned
-// and the next one made, so that one cannot hold up the others.
+	// leastShare is the shortest time that is worth starting a call for. A
+	// shorter one would fail calls that only needed their turn.
+	leastShare = 50 * time.Millisecond
+
+	// lookEvery is how often overrunning calls are looked for. It is no longer
+	// than grace, so it delays an answer by no more than that.
+	lookEvery = 100 * time.Millisecond
+)
+
+// calls makes n calls of a function in order, a few at a time.
+//
+// No call holds up the others for good. Each has at most its share of the
+// time, and at most half of the time that is left while others wait. A call
+// that overruns is abandoned: its goroutine goes on, and another worker makes
+// the next call.
 type calls struct {
-	ctx     context.Context // of all of them
-	f       func(ctx context.Context, i int) error
-	share   time.Duration        // of the time, for each call
-	abandon func()               // told of each call that is abandoned
-	late    func(i int, e error) // told what it returned when it has returned after all
+	ctx   context.Context // must have a deadline, by which all calls end
+	n     int
+	share time.Duration // the most that one call may take
+	do    func(ctx *callContext, i int) error
+	// done receives the outcome of call i when it returns, or errOverran when
+	// it is abandoned. What an abandoned call returns comes later, as late.
+	done func(i int, err error, late bool)
 
 	mu      sync.Mutex
-	errs    []error // of each call
-	next    int     // first call not begun
-	open    int     // calls that have not ended
-	closed  bool    // no more calls are to begin
-	done    chan struct{}
-	workers map[*worker]struct{} // those that are neither finished nor abandoned
+	least   time.Duration // the shortest share that a call starts with
+	next    int           // the first call that has not started
+	cut     int           // the first call that failed with less than its share, or n
+	workers map[*worker]struct{}
+	idle    chan struct{} // closed when workers is empty
 }
 
-// A worker makes one call after the other.
+// A worker makes one call after the other on a goroutine of its own.
 type worker struct {
 	call      int
-	ends      time.Time // when the call is to be abandoned
+	ends      time.Time // when the context of its call ends
+	abandonAt time.Time
 	calling   bool
-	abandoned bool
+	cut       bool          // its call has less than the share of a call
+	abandoned chan struct{} // nil, or closed when errOverran has been handed on
 }
 
-// run makes the calls and returns their errors: nil, what the function returned, a [*panicError], errGoexit, errOverran
-// or errUnstarted.
-func (c *calls) run(concurrency int) []error {
-	c.open = len(c.errs)
-	c.done = make(chan struct{})
+// run returns when every call has returned, has been abandoned, or can no
+// longer start. The calls from next on have not started.
+func (c *calls) run(concurrency int) {
+	deadline, _ := c.ctx.Deadline()
+	// A quarter of a short time lets at least the first call start.
+	c.least = min(leastShare, c.share, time.Until(deadline)/4)
+	c.cut = c.n
 	c.workers = make(map[*worker]struct{})
+	c.idle = make(chan struct{})
 	c.mu.Lock()
-	for range min(concurrency, len(c.errs)) {
+	for range min(concurrency, c.n) {
 		c.startWorker()
 	}
 	c.mu.Unlock()
-	deadline, _ := c.ctx.Deadline()
-	end := time.NewTimer(time.Until(deadline) + grace)
-	defer end.Stop()
-	overrun := time.NewTimer(c.share + grace)
-	defer overrun.Stop()
+	look := time.NewTimer(lookEvery)
+	defer look.Stop()
 	for {
 		select {
-		case <-c.done:
-			return c.errs
-		case <-overrun.C:
-			overrun.Reset(c.abandonOverrun())
-		case <-end.C:
-			c.close()
-			return c.errs
+		case <-c.idle:
+			return
+		case <-look.C:
+			look.Reset(c.abandonOverrunning())
 		}
 	}
 }
@@ -83,15 +96,24 @@ func (c *calls) startWorker() {
 	go c.work(w)
 }
 
+// removeWorker forgets a worker that makes no more calls. The caller holds mu.
+func (c *calls) removeWorker(w *worker) {
+	delete(c.workers, w)
+	if len(c.workers) == 0 {
+		close(c.idle)
+	}
+}
+
 func (c *calls) work(w *worker) {
 	defer func() {
+		// Only runtime.Goexit in the callback ends this goroutine in a call.
 		if w.calling && c.end(w, errGoexit) {
 			c.replace(w)
 		}
 	}()
 	for c.begin(w) {
-		ctx := &callContext{parent: c.ctx, ends: w.ends.Add(-grace)}
-		err := protect(func() error { return c.f(ctx, w.call) })
+		ctx := &callContext{parent: c.ctx, ends: w.ends}
+		err := protect(func() error { return c.do(ctx, w.call) })
 		ctx.end()
 		if !c.end(w, err) {
 			return
@@ -99,114 +121,127 @@ func (c *calls) work(w *worker) {
 	}
 }
 
-// begin takes the next call, if there is one and time for it.
+// begin takes the next call. It reports whether there is one and time for it.
 func (c *calls) begin(w *worker) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.next == len(c.errs) || c.ctx.Err() != nil {
-		delete(c.workers, w)
+	now := time.Now()
+	share, ok := c.nextShare(now)
+	if !ok {
+		c.removeWorker(w)
 		return false
 	}
-	w.call = c.next
+	w.call, w.calling, w.cut = c.next, true, share < c.share
 	c.next++
-	w.ends = time.Now().Add(c.share + grace)
-	w.calling = true
+	w.ends = now.Add(share)
+	w.abandonAt = w.ends.Add(min(grace, share/2))
 	return true
 }
 
-// end takes the error of a call. It reports false if the call has been abandoned, and so has the worker.
+// nextShare returns how long the next call may take, and whether there is a
+// next call to start. The caller holds mu.
+func (c *calls) nextShare(now time.Time) (share time.Duration, ok bool) {
+	deadline, _ := c.ctx.Deadline()
+	left := deadline.Sub(now)
+	switch {
+	case c.next == c.n || left <= 0:
+		return 0, false
+	case c.next == c.n-1:
+		return min(c.share, left), true // nobody waits for what this call leaves
+	default:
+		share = min(c.share, left/2)
+		return share, share >= c.least
+	}
+}
+
+// end hands on the outcome of a call. It reports false if the call, and the
+// worker with it, had been abandoned.
 func (c *calls) end(w *worker, err error) bool {
 	c.mu.Lock()
+	abandoned := w.abandoned
 	w.calling = false
-	if w.abandoned {
-		c.mu.Unlock()
-		c.late(w.call, err)
-		return false
+	if abandoned == nil {
+		c.noteCut(w, err)
 	}
-	defer c.mu.Unlock()
-	c.settle(w.call, err)
-	return true
+	c.mu.Unlock()
+	if abandoned != nil {
+		<-abandoned // the late outcome must not come first
+	}
+	c.done(w.call, err, abandoned != nil)
+	return abandoned == nil
 }
 
-// settle records the error of a call. The caller holds mu.
-func (c *calls) settle(i int, err error) {
-	c.errs[i] = err
-	if c.open--; c.open == 0 {
-		close(c.done)
+// noteCut remembers the first call that failed for want of time. The caller
+// holds mu.
+func (c *calls) noteCut(w *worker, err error) {
+	if err != nil && w.cut {
+		c.cut = min(c.cut, w.call)
 	}
 }
 
-// replace puts another worker in the place of one that is gone.
+// replace puts another worker in the place of one whose goroutine is gone.
 func (c *calls) replace(w *worker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.workers, w)
-	c.startWorker()
+	c.startWorker() // first, so that there is no moment without a worker
+	c.removeWorker(w)
 }
 
-// abandonOverrun abandons the calls whose time is over and returns how long it is until the next one's may be.
-func (c *calls) abandonOverrun() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// abandonOverrunning abandons the calls whose time is over. It returns how
+// long to wait before looking again.
+func (c *calls) abandonOverrunning() time.Duration {
 	now := time.Now()
-	wait := c.share + grace
+	wait := lookEvery
+	var overran []*worker
+	c.mu.Lock()
 	for w := range c.workers {
-		switch left := w.ends.Sub(now); {
+		left := w.abandonAt.Sub(now)
+		switch {
 		case !w.calling:
 		case left > 0:
 			wait = min(wait, left)
 		default:
-			c.abandonCall(w)
+			w.abandoned = make(chan struct{})
+			c.noteCut(w, errOverran)
+			overran = append(overran, w)
 			c.startWorker()
+			c.removeWorker(w)
 		}
+	}
+	c.mu.Unlock()
+	for _, w := range overran {
+		c.done(w.call, errOverran, false)
+		close(w.abandoned)
 	}
 	return wait
 }
 
-// abandonCall gives up waiting for the worker's call. The caller holds mu.
-func (c *calls) abandonCall(w *worker) {
-	w.abandoned = true
-	delete(c.workers, w)
-	c.abandon()
-	c.settle(w.call, errOverran)
-}
-
-// close abandons all that has not ended.
-func (c *calls) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	for w := range c.workers {
-		if w.calling {
-			c.abandonCall(w)
-		}
-	}
-	for ; c.next < len(c.errs); c.next++ {
-		c.settle(c.next, errUnstarted)
-	}
-}
-
-// A callContext is what [context.WithDeadline] makes of a parent, made only when somebody asks whether it has ended: a
-// timer and a place among the parent's children cost more than many a callback, and most return without looking.
+// A callContext is what [context.WithDeadline] would return for a call. It
+// makes that context only when the callback first looks at it: a timer and a
+// place among the parent's children for each call would cost a third of a
+// delivery of 500 events, and most callbacks return without looking.
 type callContext struct {
 	parent context.Context
 	ends   time.Time
+	key    string // of the event, for KeyFromContext
 
 	mu     sync.Mutex
-	made   context.Context // nil: not yet
+	made   context.Context // nil until somebody looks
 	cancel context.CancelFunc
 	ended  bool // the call has
 }
 
-func (c *callContext) arm() context.Context {
+func (c *callContext) context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.made != nil:
-	case c.ended: // before the time was over, whatever has become of the parent since
+	case c.ended:
+		// The call returned in time, whatever has become of the parent since.
 		c.made, c.cancel = context.WithCancel(context.WithoutCancel(c.parent))
 		c.cancel()
 	case time.Now().After(c.ends):
+		// The parent may have been canceled since, but the deadline was first.
 		c.made, c.cancel = context.WithDeadline(context.WithoutCancel(c.parent), c.ends)
 	default:
 		c.made, c.cancel = context.WithDeadline(c.parent, c.ends)
@@ -224,11 +259,11 @@ func (c *callContext) end() {
 	}
 }
 
-// String keeps package fmt from looking at what other goroutines may be making.
+// String keeps package fmt from reading fields that other goroutines write.
 func (c *callContext) String() string { return fmt.Sprintf("%v.WithDeadline(%v)", c.parent, c.ends) }
 
-func (c *callContext) Done() <-chan struct{} { return c.arm().Done() }
-func (c *callContext) Err() error            { return c.arm().Err() }
+func (c *callContext) Done() <-chan struct{} { return c.context().Done() }
+func (c *callContext) Err() error            { return c.context().Err() }
 
 func (c *callContext) Deadline() (deadline time.Time, ok bool) {
 	if end, ok := c.parent.Deadline(); ok && end.Before(c.ends) {
@@ -237,22 +272,27 @@ func (c *callContext) Deadline() (deadline time.Time, ok bool) {
 	return c.ends, true
 }
 
-// Value knows the context that was made, by which package context finds it to hang others on without a goroutine.
 func (c *callContext) Value(key any) any {
+	if key == (eventKey{}) && c.key != "" {
+		return c.key
+	}
 	c.mu.Lock()
 	made := c.made
 	c.mu.Unlock()
 	if made != nil {
+		// Package context finds its own context here, so that contexts derived
+		// from this one need no goroutine.
 		return made.Value(key)
 	}
 	return c.parent.Value(key)
 }
 
-// inTime calls f and returns its error or, once ctx has ended, that of ctx, even if f does not heed it.
+// inTime calls f and returns its error. If ctx ends first, inTime returns the
+// error of ctx, even if f does not return.
 func inTime(ctx context.Context, f func(ctx context.Context) error) error {
 	done := make(chan error, 1)
 	go func() {
-		err := errGoexit
+		err := errGoexit // stays if f ends its goroutine
 		defer func() { done <- err }()
 		err = protect(func() error { return f(ctx) })
 	}()
@@ -264,14 +304,16 @@ func inTime(ctx context.Context, f func(ctx context.Context) error) error {
 	}
 }
 
-// A panicError is a panic in a function that the package was given. It does not unwrap to a value that is an error: to
-// panic with a [Permanent] one is not to return it.
+// A panicError is a panic in a function that the package was given. It does
+// not unwrap to its value: to panic with a [Permanent] error is not to return
+// one.
 type panicError struct {
 	value any
 	stack string
 }
 
-// Error shows the value only where it is meant to be read. Others, such as an event, may hold what is personal.
+// Error shows the value only if it is made to be read. Any other value, such
+// as an event, may hold personal data.
 func (e *panicError) Error() string {
 	switch value := e.value.(type) {
 	case error, string, fmt.Stringer:
@@ -280,7 +322,7 @@ func (e *panicError) Error() string {
 	return fmt.Sprintf("panic with a %T", e.value)
 }
 
-// protect calls f and turns a panic into a [*panicError].
+// protect calls f and returns a panic in it as a [*panicError].
 func protect(f func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {

@@ -156,8 +156,8 @@ func ExampleHandler_onDelivery() {
 	}
 	fmt.Println(deliver(handler, payload))
 	// Output:
-	// INSERT delivery, unless sending-… is there
-	// INSERT bounce, unless sending-… is there
+	// INSERT delivery, unless delivery… is there
+	// INSERT bounce, unless bounce/m… is there
 	// 200
 }
 

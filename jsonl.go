@@ -6,19 +6,17 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"math"
-	"slices"
-	"strings"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
 
-// Format is one of the two payload formats that a webhook can be set to. The zero Format is neither.
+// Format is one of the two payload formats that a webhook can be set to. The
+// zero Format is neither.
 type Format int
 
 const (
 	FormatJSON      Format = iota + 1 // an object with an events array
-	FormatJSONLines                   // an event object a line
+	FormatJSONLines                   // one event object a line
 )
 
 // String returns "JSON", "JSON Lines" or "unknown".
@@ -32,11 +30,12 @@ func (f Format) String() string {
 	return "unknown"
 }
 
-// A DecodeError says what is wrong with a body and where. Its text quotes nothing of the body.
+// A DecodeError says what is wrong with a body or an event, and where. Its text
+// quotes nothing of the body.
 type DecodeError struct {
-	Offset int64 // of the byte at fault, from 0
-	Line   int   // that it is on, from 1
-	Err    error // what is wrong; [io.ErrUnexpectedEOF], for [errors.Is], where the JSON is cut off
+	Offset int64 // of the byte at fault in the body, from 0
+	Line   int   // of that byte, from 1
+	Err    error // what is wrong; [io.ErrUnexpectedEOF] if JSON is cut off
 }
 
 // Error says what is wrong and where.
@@ -47,138 +46,113 @@ func (e *DecodeError) Error() string {
 // Unwrap returns Err.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// What makes an event unknown or ends a body, besides faults of the JSON and unreadable fields.
 const (
-	errEmpty     reason = "the body is empty"
-	errNoBody    reason = "the body is neither a JSON object nor an array, nor JSON Lines"
-	errNoObject  reason = "the element is not an object"
-	errTooLarge  reason = "the event is over MaxEventBytes"
-	errUnsettled reason = "the JSON cannot be read"
+	errEmpty    reason = "the body is empty"
+	errNoBody   reason = "the body is neither a JSON object nor an array"
+	errNoObject reason = "the element is not an object"
+	errTooLarge reason = "the event is larger than MaxEventBytes"
 )
 
-// Parse decodes a body of either format, told apart by its content. It does not verify the signature: [Handler] and
-// [Verifier.Parse] do.
+var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents:" +
+	" raise it if Mailtrap sent them")
+
+// Parse decodes a body of either format. The content decides which format it is.
+// Parse does not verify the signature: use [Handler] or [Verifier.Parse].
 //
-// What is JSON but cannot be read as an event, and a line of JSON Lines that is not JSON, is an [*UnknownEvent] among
-// the others. Only if the body as a whole is broken, such as cut off, is there an error, a [*DecodeError]; the events
-// before the fault are then returned with it. An empty body is an error, an empty list of events is not. JSON Lines that
-// are cut off end in an UnknownEvent, since each line stands for itself.
+// A body that begins with [ is an array of events. An object with an events
+// array is an envelope. Any other object that closes on its first line makes the
+// body JSON Lines, and one that spans lines is a single event.
 //
-// The strings of the events are parts of one copy of the body: Clone an event to keep it for long.
+// An element that is no event, or of an unknown kind, is an [*UnknownEvent]
+// among the others, as is a broken line of JSON Lines. A field that cannot be
+// read is zero, and the event's Err names it. Parse returns an error, a
+// [*DecodeError], only if the body as a whole is broken: empty, cut off, with a
+// syntax error outside of JSON Lines, or with a broken first line. It then also
+// returns the events before the fault.
 func Parse(body []byte) ([]Event, error) {
-	d := decoderOf(body)
-	events, _, err := d.all(math.MaxInt, false)
+	events, _, err := decode(body, len(body))
 	return events, err
 }
 
-var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents: raise it if Mailtrap sent them")
-
-// all returns all events, with their keys if these are wanted. With more than max it returns errTooManyEvents instead.
-func (d *Decoder) all(max int, wantKeys bool) (events []Event, keys []string, err error) {
-	events = make([]Event, 0, min(len(d.buf)/256+1, 512))
-	if wantKeys {
-		keys = make([]string, 0, cap(events))
-	}
+// decode decodes a body of at most max events. It neither keeps nor changes the
+// body.
+func decode(body []byte, max int) ([]Event, Format, error) {
+	const size = 256 // of the smallest usual event
+	d := Decoder{in: input{buf: body, limit: maxEvent}}
+	events := make([]Event, 0, min(len(body)/size+1, 512, max))
 	for {
 		ev, err := d.Decode()
 		switch {
 		case err == io.EOF:
-			return events, keys, nil
+			return events, d.format, nil
 		case err != nil:
-			return events, keys, err
+			return events, d.format, err
 		case len(events) == max:
-			return nil, nil, errTooManyEvents
+			return nil, d.format, errTooManyEvents
 		}
 		events = append(events, ev)
-		if wantKeys {
-			keys = append(keys, d.key(ev))
-		}
 	}
 }
 
-// key is ev.Key, for the event decoded last. It need not look for the ids of the most frequent ones again.
-func (d *Decoder) key(ev Event) string {
-	if d.inSub {
-		return d.sub.key(ev)
+// decodeOne decodes a text that is one event.
+func decodeOne(text []byte) (Event, error) {
+	d := Decoder{in: input{buf: text, limit: maxEvent}}
+	if _, ok := d.in.peek(); !ok {
+		return nil, d.in.errorAt(0, errEmpty)
 	}
-	if e, ok := ev.(*SendingWebhookEvent); ok {
-		return e.keyOf(d.spelled.messageID.of(d.text), d.spelled.eventID.of(d.text))
+	ev, size := d.event(d.in.rest(), 0)
+	if ev == nil {
+		return nil, d.syntaxError()
 	}
-	return ev.Key()
-}
-
-// parseOne decodes a text that is one event and nothing else.
-func parseOne(text []byte) (Event, error) {
-	d := decoderOf(text)
-	d.room = math.MaxInt // the text is the caller's own, as with encoding/json
-	if _, ok := d.peek(); !ok {
-		return nil, d.errorAt(d.pos, errEmpty)
-	}
-	ev, err := d.value()
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := d.peek(); ok {
-		return nil, d.errorAt(d.pos, jsonscan.TrailingBytes)
+	d.in.pass(size)
+	if _, ok := d.in.peek(); ok {
+		return nil, d.in.errorAt(0, jsonscan.TrailingBytes)
 	}
 	return ev, nil
 }
 
-// A Decoder reads the events of a body of either format from a stream, each as soon as it is whole. Its memory is bounded
-// by MaxEventBytes and does not grow with the stream. What cannot be read is an [*UnknownEvent] among the others, as with
-// [Parse]: its Err says why, while Decode returns no error.
+// A Decoder decodes a body of either format from a stream. Each event is
+// returned as soon as it has been read. Memory is bounded by MaxEventBytes and
+// does not grow with the stream. Events are those of [Parse].
 //
-// It is for files and other trusted input. What comes from the network must not be looked at before its last byte has
-// been verified: see [Verifier.VerifyRequest].
-//
-// The strings of events that were read at once are parts of one string: Clone an event to keep it for long.
+// Use a Decoder for files and other trusted input. Never decode a request before
+// the last byte of its body has been verified: see [Verifier.VerifyRequest].
 type Decoder struct {
-	// MaxEventBytes is the most that the text of one event, or one of JSON Lines, may have. A larger one is passed over
-	// and becomes an [*UnknownEvent] without its text. 0 means 1 MiB. It must not be changed after the first Decode.
+	// MaxEventBytes limits the text of an event, or of a line of JSON Lines. The
+	// Decoder skips a larger one unchecked and returns an [*UnknownEvent] without
+	// its text. 0 means 1 MiB; 512 MiB is the most. Do not change it after the
+	// first Decode.
 	MaxEventBytes int
 
-	// The input. What has been read and is still needed is in buf; text is the same as a string, made when events are
-	// to be read from it, of which their strings are parts. An index is good for both.
-	src    io.Reader // nil: buf is all there is
-	srcErr error     // why src gives no more
-	buf    []byte
-	text   string
-	pos    int   // of the next byte
-	keep   int   // of the first byte that must stay in buf, where held
-	held   bool  // keep counts; else it is pos
-	base   int64 // offset of buf[0] in the body
-	lines  int   // newlines before buf[marked]
-	marked int
+	in      input
+	scanner jsonscan.Scanner
+	fields  fieldReader
 
-	// Where in the body it is: what to do next. A step returns an event, an error, or neither to go on.
-	step    step
-	err     error // the one that ended it
-	format  Format
-	outer   int      // containers around the elements of the array
-	inArray bool     // an element of the array has been seen
-	first   int      // line on which the body begins
-	sub     *Decoder // of lines that are envelopes
-	inSub   bool     // the line is one
-	isSub   bool     // and looks for no envelope in it again: it could do so for ever
-
-	spelled spelledIDs // of the event decoded last
-	room    int        // that is left for changes: in a stream, of one event
-	machine jsonscan.Machine
-	slab    []SendingWebhookEvent // made in one go, to be handed out
-	used    int                   // of slab
+	state  state
+	err    error // that ended the decoding
+	format Format
+	depth  int  // of the elements of the array: 1 in an array, 2 in an envelope
+	inside bool // an element of the array has been passed
 }
 
-// NewDecoder returns a [Decoder] that reads from r. It may read beyond the end of the last event.
-func NewDecoder(r io.Reader) *Decoder { return &Decoder{src: r} }
+// A state says where in a body a Decoder is.
+type state int
 
-// decoderOf returns a Decoder that has the body at hand. It does not write to body or keep it in events.
-func decoderOf(body []byte) *Decoder {
-	return &Decoder{buf: body, text: string(body), room: roomFor(len(body))}
-}
+const (
+	atStart    state = iota
+	inArray          // of events
+	inEnvelope       // behind an array of events
+	inLines
+	atEnd // behind the last event
+)
 
-// Decode returns the next event, or [io.EOF] after the last. There is never an event with an error. The error of a body
-// that is broken or empty is a [*DecodeError]; one of the reader comes as it is. Either ends the decoding and is returned
-// again by every further call.
+// NewDecoder returns a [Decoder] that reads from r. It may read beyond the end of
+// the last event.
+func NewDecoder(r io.Reader) *Decoder { return &Decoder{in: input{src: r}} }
+
+// Decode returns the next event, or [io.EOF] after the last. A body that is
+// broken or empty is a [*DecodeError]. An error of the reader is returned as it
+// is. After an error, Decode returns the same error again.
 func (d *Decoder) Decode() (Event, error) {
 	for d.err == nil {
 		ev, err := d.next()
@@ -190,8 +164,9 @@ func (d *Decoder) Decode() (Event, error) {
 	return nil, d.err
 }
 
-// Events returns the events that are still to come, with a nil error, and at last, unless that is [io.EOF], the error
-// that ended the decoding, with a nil event. It can be ranged over once.
+// Events returns the remaining events, each with a nil error. A last element
+// without an event has the error that ended the decoding, unless that is
+// [io.EOF]. The sequence can be used once.
 func (d *Decoder) Events() iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
@@ -203,736 +178,397 @@ func (d *Decoder) Events() iter.Seq2[Event, error] {
 	}
 }
 
-// Format returns the format of the body as far as it has been read, 0 as long as that cannot be told. It is told when
-// the first event is out. A body that goes on in lines after an envelope on its first line changes from [FormatJSON] to
-// [FormatJSONLines] there.
+// Format returns the format of the body, or 0 before the first event.
 func (d *Decoder) Format() Format { return d.format }
 
-// # Steps
-
-// A step is what is to be done next. (As a function it would put every Decoder on the heap.)
-type step int
-
-const (
-	atStart step = iota
-	inFirstObject
-	inElements
-	inEnvelope
-	behindEnvelope
-	inLines
-	inTail
-)
-
+// next takes one step. It returns an event, an error, or neither to go on.
 func (d *Decoder) next() (Event, error) {
-	switch d.step {
+	switch d.state {
 	case atStart:
-		return nil, d.start()
-	case inFirstObject:
-		return d.firstObject()
-	case inElements:
+		return d.start()
+	case inArray:
 		return d.element()
 	case inEnvelope:
 		return nil, d.envelope()
-	case behindEnvelope:
-		return nil, d.behindEnvelope()
 	case inLines:
 		return d.line()
-	default: // inTail
-		return nil, d.tail()
 	}
+	return nil, d.end()
 }
 
-var byteOrderMark = []byte("\uFEFF")
-
-const lineBlanks = " \t\r" // white space within a line
-
-func (d *Decoder) start() error {
-	for len(d.buf) < len(byteOrderMark) && bytes.HasPrefix(byteOrderMark, d.buf) && d.read() {
+func (d *Decoder) start() (Event, error) {
+	if d.in.src != nil {
+		d.in.limit = d.maxEventBytes()
 	}
-	if bytes.HasPrefix(d.buf, byteOrderMark) {
-		d.pos = len(byteOrderMark)
+	if err := d.passByteOrderMark(); err != nil {
+		return nil, err
 	}
-	c, ok := d.peek()
-	if !ok {
-		return d.endError(d.pos, errEmpty)
-	}
-	d.first = d.lineAt(d.pos)
-	switch c {
-	case '[':
-		d.pos++
+	switch c, ok := d.in.peek(); {
+	case !ok:
+		return nil, d.in.endError(errEmpty)
+	case c == '[':
+		d.in.pass(1)
 		d.enterArray(1)
-	case '{':
-		d.step = inFirstObject
-	default:
-		d.hold(d.pos)
-		return d.unlessLines(d.errorAt(d.pos, errNoBody))
+		return nil, nil
+	case c == '{':
+		return d.firstObject()
+	}
+	return nil, d.in.errorAt(0, errNoBody)
+}
+
+// maxEvent is the most that MaxEventBytes can be, and the limit of Parse. A
+// [jsonscan.Span] counts in 32 bits, also behind the text, where the values of
+// odd fields stand. These can be three times as long as the text.
+const maxEvent = 512 << 20
+
+func (d *Decoder) maxEventBytes() int {
+	if d.MaxEventBytes <= 0 {
+		return 1 << 20
+	}
+	return min(d.MaxEventBytes, maxEvent)
+}
+
+func (d *Decoder) passByteOrderMark() error {
+	mark := []byte("\uFEFF")
+	for len(d.in.rest()) < len(mark) && bytes.HasPrefix(mark, d.in.rest()) {
+		if !d.in.more() {
+			return d.in.readError()
+		}
+	}
+	if bytes.HasPrefix(d.in.rest(), mark) {
+		d.in.pass(len(mark))
 	}
 	return nil
 }
 
-// firstObject finds out what the object is that the body begins with: an envelope, the first of JSON Lines, or an event
-// that is alone. Until then it is held, as far as an event may be long.
+func (d *Decoder) enterArray(depth int) {
+	d.state, d.format = inArray, FormatJSON
+	d.depth, d.inside = depth, false
+}
+
+// firstObject reads the object that the body begins with. It returns no event
+// for an envelope.
 func (d *Decoder) firstObject() (Event, error) {
-	if ev := d.firstLine(); ev != nil {
-		d.format = FormatJSONLines
-		d.step = inLines
+	line := d.in.lineAt(0)
+	ev, err := d.eventOrEnvelope(line)
+	if ev == nil {
+		return nil, err
+	}
+	if d.in.lineAt(0) > line {
+		d.state, d.format = atEnd, FormatJSON
 		return ev, nil
 	}
-	d.hold(d.pos)
-	offset := d.base + int64(d.pos)
-	d.pos++
-	envelope, err := d.members(true)
+	// A first line that is broken makes the body broken.
+	if err := d.passLineEnd(); err != nil {
+		return nil, err
+	}
+	d.state, d.format = inLines, FormatJSONLines
+	return ev, nil
+}
+
+// eventOrEnvelope returns the event that the object at pos, on that line, is. In
+// an envelope it enters the array of events and returns no event.
+func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
+	ev, size, envelope := d.object(d.in.rest(), 0, fieldEvents)
 	switch {
-	case err != nil:
-		return nil, d.unlessLines(err)
 	case envelope:
-		d.release()
+		d.in.pass(size + len("["))
 		d.enterArray(2)
 		return nil, nil
+	case ev != nil:
+		d.in.pass(size)
+		return ev, nil
+	case !d.cutOff():
+		return nil, d.syntaxError()
 	}
-	line := d.lineAt(d.pos) == d.first
-	d.held = d.held && d.pos-d.keep <= d.maxEventBytes()
-	if line && d.held && !d.lineTail() {
-		return nil, d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
+	// The object is not whole yet. Whether it is an event, which must be in memory
+	// as a whole, or an envelope, which need not, is known when its members have
+	// been passed one by one.
+	offset := d.in.offset()
+	d.in.hold()
+	d.in.pass(len("{"))
+	array, err := d.passMembers(true)
+	if array || err != nil {
+		return nil, err
 	}
-	whole := d.release()
-	if line {
-		d.format = FormatJSONLines
-		d.step = inLines
-		if whole {
-			d.pos = d.keep
-			return nil, nil
-		}
-		d.pos, _, err = d.lineEnd()
-		return tooLargeEvent(offset, d.first), err
+	if !d.in.rewind() {
+		return tooLarge(offset, line), nil
 	}
-	d.format = FormatJSON
-	d.step = inTail
-	if !whole {
-		return tooLargeEvent(offset, d.first), nil
+	if ev, size, _ = d.object(d.in.rest(), 0, jsonscan.None); ev == nil {
+		return nil, d.syntaxError()
 	}
-	d.pos = d.keep
-	return d.value()
+	d.in.pass(size)
+	return ev, nil
 }
 
-// firstLine returns the event that the first line is, if that is all there: it is how most JSON Lines begin.
-func (d *Decoder) firstLine() Event {
-	d.mirror()
-	room := d.room
-	ev, end := d.object(d.text, d.pos, 0, true)
-	if ev == nil {
-		return nil
-	}
-	for end < len(d.text) && strings.IndexByte(lineBlanks, d.text[end]) >= 0 {
-		end++
-	}
-	atEnd := end == len(d.text) && (d.src == nil || d.srcErr == io.EOF)
-	if !atEnd && !strings.HasPrefix(d.text[end:], "\n") || d.lineAt(end) != d.first || !d.fits(end) {
-		d.room = room // since it is decoded again
-		return nil
-	}
-	d.pos = end
-	return ev
-}
-
-// members passes over the members of the outermost object, up to and into the next events array or, where there is no
-// more of these, to the object's end.
-func (d *Decoder) members(first bool) (array bool, err error) {
+// passMembers passes over the members of the outermost object, up to its end or
+// into the next array of events, in which case it reports true.
+func (d *Decoder) passMembers(first bool) (array bool, err error) {
 	for ; ; first = false {
-		c, ok := d.peek()
+		c, ok := d.in.peek()
 		switch {
 		case !ok:
-			return false, d.endError(d.pos, jsonscan.CutOff)
+			return false, d.in.endError(jsonscan.CutOff)
 		case c == '}':
-			d.pos++
+			d.in.pass(1)
 			return false, nil
 		case !first && c != ',':
-			return false, d.errorAt(d.pos, jsonscan.MissingComma)
+			return false, d.in.errorAt(0, jsonscan.MissingComma)
 		case !first:
-			d.pos++
-			c, ok = d.peek()
+			d.in.pass(1)
 		}
-		if ok && c != '"' {
-			return false, d.errorAt(d.pos, jsonscan.BadKey)
-		}
-		isEvents, err := d.eventsKey()
+		isEvents, err := d.passKey()
 		if err != nil {
 			return false, err
 		}
-		switch c, ok = d.peek(); {
-		case !ok:
-			return false, d.endError(d.pos, jsonscan.CutOff)
-		case c != ':':
-			return false, d.errorAt(d.pos, jsonscan.MissingColon)
-		}
-		d.pos++
-		if c, _ = d.peek(); isEvents && c == '[' {
-			d.pos++
+		if c, _ := d.in.peek(); c == '[' && isEvents {
+			d.in.release()
+			d.in.pass(1)
+			d.enterArray(2)
 			return true, nil
 		}
-		if d.pos, _, err = d.frame(1, false); err != nil {
+		if _, err := d.passValue(); err != nil {
 			return false, err
 		}
 	}
 }
 
-// eventsKey passes over an object key and reports whether it is "events".
-func (d *Decoder) eventsKey() (bool, error) {
-	end, whole, err := d.frame(1, true)
+// passKey passes over an object key and its colon, and reports whether the key
+// is events.
+func (d *Decoder) passKey() (isEvents bool, err error) {
+	if c, ok := d.in.peek(); ok && c != '"' {
+		return false, d.in.errorAt(0, jsonscan.BadKey)
+	}
+	key, err := d.passValue()
 	if err != nil {
 		return false, err
 	}
-	literal := d.buf[d.pos:end]
-	d.pos = end
-	switch {
-	case !whole || len(literal) > len(`"events"`)*len(`\u0065`): // of one that is not whole only the end is there
-		return false, nil
-	case string(literal) == `"events"`:
-		return true, nil
+	isEvents = string(key) == `"events"`
+	if bytes.IndexByte(key, '\\') >= 0 {
+		isEvents = jsonscan.Unquote(string(key)) == `"events"`
 	}
-	var s jsonscan.Scanner
-	s.Reset(string(literal), 0, 0)
-	return s.String() == "events", nil
-}
-
-func (d *Decoder) enterArray(outer int) {
-	d.format = FormatJSON
-	d.outer = outer
-	d.inArray = false
-	d.step = inElements
-}
-
-func (d *Decoder) element() (Event, error) {
-	c, ok := d.peek()
-	switch {
+	switch c, ok := d.in.peek(); {
 	case !ok:
-		return nil, d.endError(d.pos, jsonscan.CutOff)
-	case c == ']':
-		d.pos++
-		d.step = inTail
-		if d.outer == 2 {
-			d.step = inEnvelope
-		}
-		return nil, nil
-	case d.inArray && c != ',':
-		return nil, d.errorAt(d.pos, jsonscan.MissingComma)
-	case d.inArray:
-		d.pos++
-		d.peek()
+		return false, d.in.endError(jsonscan.CutOff)
+	case c != ':':
+		return false, d.in.errorAt(0, jsonscan.MissingColon)
 	}
-	d.inArray = true
-	return d.value()
+	d.in.pass(1)
+	return isEvents, nil
 }
 
-// envelope goes on after an events array.
+// passValue passes over a value in the outermost object. It returns the text of
+// the value, which is good until more is read, and none if that is too large.
+func (d *Decoder) passValue() (text []byte, err error) {
+	d.in.peek()
+	size := d.value(d.in.rest(), 1)
+	if d.cutOff() {
+		if !d.in.awaitValue() {
+			return nil, nil
+		}
+		size = d.value(d.in.rest(), 1)
+	}
+	if fault, _ := d.scanner.Fault(); fault != "" {
+		return nil, d.syntaxError()
+	}
+	text = d.in.rest()[:size]
+	d.in.pass(size)
+	return text, nil
+}
+
+// envelope goes on behind an array of events.
 func (d *Decoder) envelope() error {
-	array, err := d.members(false)
-	if err != nil {
-		return err
-	}
-	if array {
-		d.enterArray(2)
-		return nil
-	}
-	d.step = inTail
-	if d.lineAt(d.pos) == d.first {
-		d.step = behindEnvelope
-	}
-	return nil
-}
-
-// behindEnvelope goes on behind an envelope that has the first line to itself, which may be the first of JSON Lines.
-func (d *Decoder) behindEnvelope() error {
-	d.step = inTail
-	if _, ok := d.peek(); ok && d.lineAt(d.pos) > d.first {
-		d.hold(d.pos)
-		return d.unlessLines(d.errorAt(d.pos, jsonscan.TrailingBytes))
-	}
-	return nil
-}
-
-// tail is what follows the JSON: nothing.
-func (d *Decoder) tail() error {
-	if _, ok := d.peek(); ok {
-		return d.errorAt(d.pos, jsonscan.TrailingBytes)
-	}
-	return d.endError(d.pos, io.EOF)
-}
-
-func (d *Decoder) line() (Event, error) {
-	if d.inSub {
-		if ev, err := d.sub.Decode(); err == nil {
-			return ev, nil
-		}
-		d.inSub = false // at its end: the line was found to be JSON
-		d.room = d.sub.room
-	}
-	if _, ok := d.peek(); !ok {
-		return nil, d.endError(d.pos, io.EOF)
-	}
-	offset := d.base + int64(d.pos)
-	end, whole, err := d.lineEnd()
-	if err != nil {
-		return nil, err
-	}
-	start := d.pos
-	d.pos = end
-	if !whole {
-		return tooLargeEvent(offset, d.lineAt(end)), nil
-	}
-	return d.lineEvent(start, end), nil
-}
-
-// lineEvent returns the event on a line that is whole, or the first one of an envelope, or none of one that is empty.
-func (d *Decoder) lineEvent(start, end int) Event {
-	d.mirror()
-	room := d.room
-	ev, stop := d.object(d.text[:end], start, 0, !d.isSub)
-	if ev != nil {
-		if strings.Trim(d.text[stop:end], lineBlanks) == "" {
-			return ev
-		}
-		d.room = room // since it is no event, for what is behind it
-	}
-	line := strings.TrimRight(d.text[start:end], lineBlanks)
-	end = start + len(line)
-	d.machine.Reset(0)
-	at := start + jsonscan.Feed(&d.machine, line)
-	switch fault := d.machine.End(); {
-	case fault != "":
-		return d.unknown(line, fault, at)
-	case at < end:
-		return d.unknown(line, jsonscan.TrailingBytes, at)
-	case line[0] != '{':
-		return d.unknown(line, errNoObject, start)
-	}
-	if d.sub == nil {
-		d.sub = new(Decoder)
-	}
-	*d.sub = Decoder{
-		buf: d.buf[start:end], text: line, base: d.base + int64(start), lines: d.lineAt(start) - 1, isSub: true,
-		room: d.room,
-	}
-	d.inSub = true
-	return nil
-}
-
-// lineTail passes over what white space is left of the line and reports whether that is all.
-func (d *Decoder) lineTail() bool {
-	for {
-		for ; d.pos < len(d.buf); d.pos++ {
-			switch d.buf[d.pos] {
-			case '\n':
-				return true
-			case ' ', '\t', '\r':
-			default:
-				return false
-			}
-		}
-		d.held = d.held && d.pos-d.keep <= d.maxEventBytes()+len("\r")
-		if !d.read() {
-			return true
-		}
-	}
-}
-
-// lineEnd returns the index of the end of the line that pos is on, and whether all of it is there; if it is too long,
-// what has been passed over is dropped.
-func (d *Decoder) lineEnd() (end int, whole bool, err error) {
-	whole = true
-	for i := d.pos; ; {
-		if n := bytes.IndexByte(d.buf[i:], '\n'); n >= 0 {
-			end = i + n
-			return end, whole && d.fits(end), nil
-		}
-		i = len(d.buf)
-		if whole = whole && d.fits(i); !whole {
-			d.pos = i
-		}
-		base := d.base
-		if !d.read() {
-			return len(d.buf), whole, d.readError()
-		}
-		i -= int(d.base - base)
-	}
-}
-
-// fits reports whether what is on the line from pos to end is no longer than an event may be. A line may end in CRLF.
-func (d *Decoder) fits(end int) bool {
-	return len(bytes.TrimSuffix(d.buf[d.pos:end], []byte("\r"))) <= d.maxEventBytes()
-}
-
-// unlessLines returns err, which says what is wrong with a body's first line, unless the body turns out to be JSON Lines
-// with that line broken. That is the case if a later line is an object; an envelope or array that is broken is not
-// looked through for one.
-func (d *Decoder) unlessLines(err error) error {
-	if _, broken := err.(*DecodeError); !broken || !d.held {
-		return err
-	}
-	first := d.format == 0 // the line held is that one; else it is a later one
-	d.pos = d.keep
-	d.discard() // so that no index moves from here on
-	for start := d.pos; start-d.pos <= d.maxEventBytes(); {
-		end, ok := d.newline(start)
-		if !ok {
-			break
-		}
-		if d.isObject(d.buf[start:end]) && !(first && start == d.pos) {
-			d.release()
-			d.format = FormatJSONLines
-			d.step = inLines
-			return nil
-		}
-		if start = end + 1; start > len(d.buf) {
-			break
-		}
-	}
-	if readErr := d.readError(); readErr != nil {
-		return readErr
+	array, err := d.passMembers(false)
+	if err == nil && !array {
+		d.state = atEnd
 	}
 	return err
 }
 
-// newline returns the index of the end of the line that begins at start. It reports false if that is too far away.
-func (d *Decoder) newline(start int) (end int, ok bool) {
-	for i := start; ; {
-		if n := bytes.IndexByte(d.buf[i:], '\n'); n >= 0 {
-			return i + n, i+n-start <= d.maxEventBytes()
+// element reads the next element of an array of events.
+func (d *Decoder) element() (Event, error) {
+	c, ok := d.in.peek()
+	switch {
+	case !ok:
+		return nil, d.in.endError(jsonscan.CutOff)
+	case c == ']':
+		d.in.pass(1)
+		if d.state = atEnd; d.depth == 2 {
+			d.state = inEnvelope
 		}
-		i = len(d.buf)
-		if i-start > d.maxEventBytes() {
-			return 0, false
+		return nil, nil
+	case d.inside && c != ',':
+		return nil, d.in.errorAt(0, jsonscan.MissingComma)
+	case d.inside:
+		d.in.pass(1)
+		if _, ok = d.in.peek(); !ok {
+			return nil, d.in.endError(jsonscan.CutOff)
 		}
-		if !d.read() {
-			return i, true
+	}
+	d.inside = true
+	ev, size := d.event(d.in.rest(), d.depth)
+	if ev == nil && d.cutOff() {
+		offset, line := d.in.offset(), d.in.lineAt(0)
+		if !d.in.awaitValue() {
+			return tooLarge(offset, line), nil
 		}
+		ev, size = d.event(d.in.rest(), d.depth)
 	}
-}
-
-// isObject reports whether a line is one JSON object.
-func (d *Decoder) isObject(line []byte) bool {
-	line = bytes.Trim(line, lineBlanks)
-	if !bytes.HasPrefix(line, []byte("{")) {
-		return false
-	}
-	d.machine.Reset(0)
-	return jsonscan.Feed(&d.machine, line) == len(line) && d.machine.Done()
-}
-
-// # Values
-
-// value returns the event that begins at pos, where something stands that is meant to be a value.
-func (d *Decoder) value() (Event, error) {
-	if ev := d.valueAtHand(); ev != nil {
-		return ev, nil
-	}
-	// It is not all there, or not JSON, or no object.
-	offset, line := d.base+int64(d.pos), d.lineAt(d.pos)
-	end, whole, err := d.frame(d.outer, true)
-	if err != nil {
-		return nil, err
-	}
-	if !whole {
-		d.pos = end
-		return tooLargeEvent(offset, line), nil
-	}
-	if ev := d.valueAtHand(); ev != nil {
-		return ev, nil
-	}
-	d.mirror()
-	start := d.pos
-	d.pos = end
-	if d.text[start] == '{' { // the machine has found it to be JSON, and the scanner not: a bug
-		return nil, d.errorAt(start, errUnsettled)
-	}
-	return d.unknown(d.text[start:end], errNoObject, start), nil
-}
-
-// valueAtHand returns the event that begins at pos if it is an object and all there.
-func (d *Decoder) valueAtHand() Event {
-	if d.pos >= len(d.buf) || d.buf[d.pos] != '{' {
-		return nil
-	}
-	d.mirror()
-	start := d.pos
-	ev, end := d.object(d.text, start, d.outer, false)
 	if ev == nil {
-		return nil
+		return nil, d.syntaxError()
 	}
-	d.pos = end
-	if end-start > d.maxEventBytes() {
-		return tooLargeEvent(d.base+int64(start), d.lineAt(start))
+	d.in.pass(size)
+	return ev, nil
+}
+
+// line reads the next line of JSON Lines that is not empty.
+func (d *Decoder) line() (Event, error) {
+	if _, ok := d.in.peek(); !ok {
+		return nil, d.end()
+	}
+	offset := d.in.offset()
+	line, ok := d.in.line()
+	if d.in.readError() != nil && len(line) == len(d.in.rest()) {
+		return nil, d.in.readError() // the line may be cut off
+	}
+	if !ok {
+		return tooLarge(offset, d.in.lineAt(0)), nil
+	}
+	ev := d.lineEvent(line)
+	d.in.pass(len(line))
+	return ev, nil
+}
+
+const lineBlanks = " \t\r" // white space within a line
+
+// lineEvent returns the event that a line is.
+func (d *Decoder) lineEvent(line []byte) Event {
+	for jsonscan.IsBlank(line[len(line)-1]) {
+		line = line[:len(line)-1]
+	}
+	ev, size := d.event(line, 0)
+	if ev == nil {
+		fault, at := d.scanner.Fault()
+		return d.unknown(line, at, fault)
+	}
+	if tail := bytes.TrimLeft(line[size:], lineBlanks); len(tail) > 0 {
+		return d.unknown(line, len(line)-len(tail), jsonscan.TrailingBytes)
 	}
 	return ev
 }
 
-// object reads the event object at start of text and returns it with the index of its end; 0 if the text is not an
-// object or cut off. It returns no event for an envelope, where that is wanted.
-func (d *Decoder) object(text string, start, outer int, wantEnvelope bool) (ev Event, end int) {
-	if d.src != nil {
-		d.room = roomFor(d.maxEventBytes())
-	}
-	r := reader{wantEnvelope: wantEnvelope, room: d.room}
-	r.Reset(text, start, outer)
-	r.Enter()
-	var name string
-	if key, ok := r.member(); ok && key == "event" && r.Peek() == '"' { // as Mailtrap has it
-		name = r.String()
-		ev = d.fields(&r, name)
-	}
-	if !r.Failed() && !r.envelope && (ev == nil || r.again) {
-		name = r.lastEvent(text, start, outer)
-		unnamed := slices.Clone(r.bad)
-		r.bad = r.bad[:0]
-		r.Reset(text, start, outer)
-		r.Enter()
-		ev = d.fields(&r, name)
-		r.bad = append(unnamed, r.bad...)
-	}
-	if r.Failed() || r.envelope {
-		return nil, 0
-	}
-	end = r.Pos()
-	raw := text[start:end]
-	d.spelled, d.room = r.spelledIDs, r.room
-	if len(r.bad) > 0 {
-		return &UnknownEvent{Event: name, Raw: raw, Err: d.errorAt(r.bad[0].at, r.bad[0].why)}, end
-	}
-	switch e := ev.(type) {
-	case *SendingWebhookEvent:
-		e.Raw = raw
-	case *ActivityLogWebhookEvent:
-		e.Raw = raw
-	case *InboundWebhookEvent:
-		e.Raw = raw
-	case *UnknownEvent:
-		e.Raw = raw
-		if name == "" {
-			e.Err = d.errorAt(start, errNoName)
-		}
-	}
-	return ev, end
-}
-
-// lastEvent returns the value of the last "event" member of the object at start.
-func (r *reader) lastEvent(text string, start, outer int) (name string) {
-	r.Reset(text, start, outer)
-	r.Enter()
-	r.bad = r.bad[:0]
-	for key, ok := r.member(); ok; key, ok = r.member() {
-		if key == "event" {
-			r.str(&name)
-		} else {
-			r.Skip()
-		}
-	}
-	return name
-}
-
-// fields returns an event of the kind of that name, with what the reader still finds in the object.
-func (d *Decoder) fields(r *reader, name string) Event {
-	switch kind, name := kindOf(name); kind {
-	case kindSending:
-		e := d.newSendingWebhookEvent()
-		e.Event = EventType(name)
-		e.read(r)
-		return e
-	case kindActivityLog:
-		e := &ActivityLogWebhookEvent{Event: name}
-		e.read(r)
-		return e
-	case kindInbound:
-		e := &InboundWebhookEvent{Event: name}
-		e.read(r)
-		return e
-	}
-	for key, ok := r.member(); ok; key, ok = r.member() {
-		if key == "event" {
-			r.again = true
-		}
-		r.Skip()
-	}
-	return &UnknownEvent{Event: name}
-}
-
-// newSendingWebhookEvent takes an event from the slab, which has room for the events at hand, at 512 bytes each, but for
-// no more than fill the largest of the runtime's size classes.
-func (d *Decoder) newSendingWebhookEvent() *SendingWebhookEvent {
-	if d.used == len(d.slab) {
-		d.slab, d.used = make([]SendingWebhookEvent, min((len(d.text)-d.pos)/512+1, 120)), 0
-	}
-	d.used++
-	return &d.slab[d.used-1]
-}
-
-func (d *Decoder) unknown(raw string, why error, at int) *UnknownEvent {
-	return &UnknownEvent{Raw: raw, Err: d.errorAt(at, why)}
-}
-
-// tooLargeEvent is the event for one whose text is over MaxEventBytes.
-func tooLargeEvent(offset int64, line int) *UnknownEvent {
-	return &UnknownEvent{Err: &DecodeError{offset, line, errTooLarge}}
-}
-
-func (d *Decoder) errorAt(i int, why error) *DecodeError {
-	return &DecodeError{Offset: d.base + int64(i), Line: d.lineAt(i), Err: why}
-}
-
-// # Input
-
-// frame returns the index of the end of the value at pos, which stands in outer containers, having read as much as
-// there is of it. What is neither held nor, with retain, part of the value is dropped when it has been looked at, and
-// so is all of it when it turns out to be too long: whole tells whether the value is there from pos on.
-func (d *Decoder) frame(outer int, retain bool) (end int, whole bool, err error) {
-	d.machine.Reset(outer)
-	for i := d.pos; ; {
-		i += jsonscan.Feed(&d.machine, d.buf[i:])
-		if d.machine.Done() {
-			return i, retain && i-d.pos <= d.maxEventBytes(), nil
-		}
-		if fault := d.machine.Fault(); fault != "" {
-			return 0, false, d.errorAt(i, fault)
-		}
-		d.held = d.held && i-d.keep <= d.maxEventBytes()
-		retain = retain && i-d.pos <= d.maxEventBytes()
-		if !retain {
-			d.pos = i
-		}
-		base := d.base
-		if !d.read() {
-			// Only a number can end with the input, and not one inside of something that does not.
-			if d.machine.End() != "" || outer > 0 {
-				return 0, false, d.endError(len(d.buf), jsonscan.CutOff)
-			}
-			return len(d.buf), retain, d.readError()
-		}
-		i -= int(d.base - base)
-	}
-}
-
-func (d *Decoder) maxEventBytes() int {
-	const most = math.MaxInt / 8 // so that sums and small multiples do not overflow
-	switch {
-	case d.src == nil:
-		return most
-	case d.MaxEventBytes <= 0:
-		return 1 << 20
-	}
-	return min(d.MaxEventBytes, most)
-}
-
-// hold makes buf keep what it has from index i on.
-func (d *Decoder) hold(i int) { d.keep, d.held = i, true }
-
-// release ends hold and reports whether it held.
-func (d *Decoder) release() bool {
-	held := d.held
-	d.held = false
-	return held
-}
-
-// peek passes over white space and returns the byte that follows, if there is one.
-func (d *Decoder) peek() (c byte, ok bool) {
+// passLineEnd passes over the white space that the line ends in. Anything else
+// is an error.
+func (d *Decoder) passLineEnd() error {
 	for {
-		for d.pos < len(d.buf) {
-			switch c := d.buf[d.pos]; c {
-			case ' ', '\t', '\r', '\n':
-				d.pos++
-			default:
-				return c, true
-			}
-		}
-		d.held = d.held && d.pos-d.keep <= d.maxEventBytes()
-		if !d.read() {
-			return 0, false
-		}
-	}
-}
-
-const (
-	bufferSize    = 64 << 10
-	maxEmptyReads = 100 // as in bufio
-)
-
-// read adds to buf and reports whether it could. It drops what is no longer needed, which moves all indexes by as much
-// as it moves base.
-func (d *Decoder) read() bool {
-	if d.src == nil || d.srcErr != nil {
-		return false
-	}
-	d.discard()
-	if len(d.buf) == cap(d.buf) {
-		larger := make([]byte, len(d.buf), max(bufferSize, 2*cap(d.buf)))
-		copy(larger, d.buf)
-		d.buf = larger
-	}
-	for range maxEmptyReads {
-		n, err := d.src.Read(d.buf[len(d.buf):cap(d.buf)])
-		d.buf = d.buf[:len(d.buf)+n]
-		d.srcErr = err
-		if n > 0 {
-			d.text = ""
-			return true
-		}
-		if err != nil {
-			return false
+		rest := d.in.rest()
+		n := len(rest) - len(bytes.TrimLeft(rest, lineBlanks))
+		d.in.pass(n)
+		switch {
+		case n < len(rest) && rest[n] == '\n':
+			return nil
+		case n < len(rest):
+			return d.in.errorAt(0, jsonscan.TrailingBytes)
+		case !d.in.more():
+			return d.in.readError()
 		}
 	}
-	d.srcErr = io.ErrNoProgress
-	return false
 }
 
-func (d *Decoder) discard() {
-	n := d.pos
-	if d.held {
-		n = d.keep
+// end returns [io.EOF] if nothing follows.
+func (d *Decoder) end() error {
+	if _, ok := d.in.peek(); ok {
+		return d.in.errorAt(0, jsonscan.TrailingBytes)
 	}
-	if n == 0 || d.src == nil {
-		return
-	}
-	d.lineAt(n)
-	d.buf = d.buf[:copy(d.buf, d.buf[n:])]
-	d.text = ""
-	d.base += int64(n)
-	d.pos -= n
-	d.keep -= n
-	d.marked -= n
-}
-
-// mirror makes text the same as buf.
-func (d *Decoder) mirror() {
-	if len(d.text) != len(d.buf) {
-		d.text = string(d.buf)
-	}
-}
-
-// lineAt returns the line that index i is on. The count goes on from the last index asked for.
-func (d *Decoder) lineAt(i int) int {
-	if i >= d.marked {
-		d.lines += bytes.Count(d.buf[d.marked:i], []byte("\n"))
-	} else {
-		d.lines -= bytes.Count(d.buf[i:d.marked], []byte("\n"))
-	}
-	d.marked = i
-	return d.lines + 1
-}
-
-// readError returns the error that the reader failed with, nil if it did not.
-func (d *Decoder) readError() error {
-	if d.srcErr == io.EOF {
-		return nil
-	}
-	return d.srcErr
-}
-
-// endError returns what the end of the input means at a point where that is atEnd: the reader's error if it failed,
-// [io.EOF] as it is, and else a DecodeError.
-func (d *Decoder) endError(i int, atEnd error) error {
-	if err := d.readError(); err != nil {
+	if err := d.in.readError(); err != nil {
 		return err
 	}
-	if atEnd == io.EOF {
-		return io.EOF
+	return io.EOF
+}
+
+// event decodes the element that begins the text, which stands in depth arrays
+// and objects. It returns no event if the text is not JSON or is cut off, which
+// the scanner then says. The text is a part of rest, from its beginning.
+func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
+	if text[0] == '{' {
+		ev, size, _ = d.object(text, depth, jsonscan.None)
+		return ev, size
 	}
-	return d.errorAt(i, atEnd)
+	size = d.value(text, depth)
+	switch fault, _ := d.scanner.Fault(); {
+	case fault != "":
+		return nil, size
+	case size > d.in.limit:
+		return tooLarge(d.in.offset(), d.in.lineAt(0)), size
+	}
+	return d.unknown(text[:size], 0, errNoObject), size
+}
+
+// object is event for an object. It stops at an array that is the member
+// arrayAt, and then reports true and returns the index of the array.
+func (d *Decoder) object(text []byte, depth, arrayAt int) (ev Event, size int, stopped bool) {
+	d.scanner.Reset(text)
+	size, stopped = d.scanner.Find(fieldKeys, depth, arrayAt, &d.fields.members)
+	if fault, _ := d.scanner.Fault(); fault != "" || stopped {
+		return nil, size, stopped
+	}
+	if size > d.in.limit {
+		return tooLarge(d.in.offset(), d.in.lineAt(0)), size, false
+	}
+	ev = d.fields.read(text[:size])
+	if d.fields.fault != "" {
+		setErr(ev, d.in.errorAt(d.fields.faultAt, d.fields.fault))
+	}
+	return ev, size, false
+}
+
+func setErr(ev Event, err error) {
+	switch ev := ev.(type) {
+	case *SendingWebhookEvent:
+		ev.Err = err
+	case *ActivityLogWebhookEvent:
+		ev.Err = err
+	case *InboundWebhookEvent:
+		ev.Err = err
+	case *UnknownEvent:
+		ev.Err = err
+	}
+}
+
+// value passes over the value that begins the text.
+func (d *Decoder) value(text []byte, depth int) (size int) {
+	d.scanner.Reset(text)
+	size = d.scanner.Value(0, depth)
+	// A number that the text ends in may go on, unless it stands alone.
+	if fault, _ := d.scanner.Fault(); fault == "" && depth > 0 && size == len(text) && isNumber(text) {
+		d.scanner.CutOff()
+	}
+	return size
+}
+
+func isNumber(text []byte) bool { return text[0] == '-' || '0' <= text[0] && text[0] <= '9' }
+
+func (d *Decoder) unknown(raw []byte, at int, why error) *UnknownEvent {
+	return &UnknownEvent{Raw: string(raw), Err: d.in.errorAt(at, why)}
+}
+
+// tooLarge returns the event for one that begins there and is too large.
+func tooLarge(offset int64, line int) *UnknownEvent {
+	return &UnknownEvent{Err: &DecodeError{Offset: offset, Line: line, Err: errTooLarge}}
+}
+
+// cutOff reports whether the text that was scanned last is cut off.
+func (d *Decoder) cutOff() bool {
+	fault, _ := d.scanner.Fault()
+	return fault == jsonscan.CutOff
+}
+
+// syntaxError returns the error for the fault in what was scanned last, which
+// is rest.
+func (d *Decoder) syntaxError() error {
+	fault, at := d.scanner.Fault()
+	if fault == jsonscan.CutOff {
+		return d.in.endError(fault)
+	}
+	return d.in.errorAt(at, fault)
 }

@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +21,7 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// What must show up nowhere.
+// These must show up in no text.
 const (
 	canarySecret   = "canary-secret-2f9c"
 	canaryToken    = "canary-token-77ab"
@@ -34,21 +32,21 @@ const (
 	canaryForward  = "198.51.100.123"
 )
 
-// canaryEvents are events of all kinds that are full of canaries, sound and unsound.
+// canaryEvents are events of every kind, sound and broken, full of canaries.
 var canaryEvents = []string{
-	`{"event":"bounce","message_id":"canary-message","event_id":"canary-id","email":"` + canaryEmail + `","reason":"canary-reason",` +
+	`{"event":"bounce","message_id":"m-1","event_id":"e-1","email":"` + canaryEmail + `","reason":"canary-reason",` +
 		`"response":"canary-response","category":"canary-category","custom_variables":{"canary-name":"canary-value"},"timestamp":1716070000,` +
 		`"ip":"` + canaryPeer + `","user_agent":"canary-agent","url":"https://canary-url"}`,
 	`{"event":"activity_log.user.login","description":"canary-description","actor":{"id":1,"type":"user","name":"` + canaryEmail + `"},` +
 		`"changes":{"canary-field":{"from":"canary-from","to":"canary-to"}},"timestamp":1716070000}`,
-	`{"event":"inbound.message_received","inbox_id":7,"message_id":"canary-message","from":"` + canaryEmail + `","timestamp":1788113042436}`,
-	`{"event":"` + canaryEmail + `","x":"canary-unknown"}`,
-	`{"event":"activity_log.` + canaryEmail + `","description":7}`,
+	`{"event":"inbound.message_received","inbox_id":7,"message_id":"m-1","from":"` + canaryEmail + `","timestamp":1788113042436}`,
+	`{"event":"<` + canaryEmail + `>","x":"canary-unknown"}`,
+	`{"event":"activity_log.<` + canaryEmail + `>","description":7}`,
 	`{"event":"bounce","email":{"canary":"canary-object"}}`,
 	`"canary-string"`,
 }
 
-var canaryBody = hookEnvelope(canaryEvents...)
+var canaryBody = envelopeOf(canaryEvents...)
 
 // requireNoCanary fails if text shows a canary.
 func requireNoCanary(t testing.TB, where, text string, more ...string) {
@@ -62,7 +60,7 @@ func requireNoCanary(t testing.TB, where, text string, more ...string) {
 	}
 }
 
-// printedForms are the ways of printing and logging a value.
+// printedForms returns a value printed and logged in every way.
 func printedForms(value any) map[string]string {
 	forms := make(map[string]string)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
@@ -76,7 +74,7 @@ func printedForms(value any) map[string]string {
 	return forms
 }
 
-// loggedForms are the ways of logging a value.
+// loggedForms returns a value logged in every way.
 func loggedForms(value any) map[string]string {
 	var asText, asJSON bytes.Buffer
 	slog.New(slog.NewTextHandler(&asText, nil)).Info("x", "value", value, slog.Group("g", "value", value))
@@ -85,7 +83,7 @@ func loggedForms(value any) map[string]string {
 }
 
 func TestNothingLeaksFromValues(t *testing.T) {
-	verifier := hookVerifier(t, canarySecret, canarySecret+"2")
+	verifier := testVerifier(t, canarySecret, canarySecret+"2")
 	handler := &mw.Handler{
 		Verifier: verifier, OnEvent: eventReturning(nil), Logger: slog.New(slog.DiscardHandler),
 		Guards: []mw.Guard{mw.BasicAuth("canary", canaryPassword), mw.QueryToken("t", canaryToken)},
@@ -142,7 +140,7 @@ func TestNothingLeaksFromValues(t *testing.T) {
 	}
 }
 
-// What happens to a request, none of it may show what is secret or personal.
+// Whatever happens to a request, no text about it is secret or personal.
 func TestNothingLeaksFromRequests(t *testing.T) {
 	panicking := func(_ context.Context, ev mw.Event) error { panic(ev) }
 	allow := func(trusted ...netip.Prefix) []mw.Guard {
@@ -150,7 +148,7 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 	}
 	peer := netip.PrefixFrom(netip.MustParseAddr(canaryPeer), 32)
 	broken := canaryBody[:len(canaryBody)-3]
-	never := func(err error) hookEdit {
+	never := func(err error) requestEdit {
 		return func(r *http.Request) {
 			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("canary"), failingReader{err}))
 		}
@@ -159,16 +157,16 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		name  string
 		h     *mw.Handler
 		body  []byte
-		edits []hookEdit
+		edits []requestEdit
 		want  int
 	}{
 		{"handled", &mw.Handler{}, canaryBody, nil, 200},
-		{"handled, with a store", &mw.Handler{Dedup: new(mw.MemoryDeduplicator)}, canaryBody, nil, 200},
-		{"dropped", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errHook))}, canaryBody, nil, 200},
-		{"given up", &mw.Handler{OnEvent: eventReturning(errHook), GiveUpAfter: time.Nanosecond}, canaryBody, nil, 500},
-		{"dropped delivery", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errHook))}, canaryBody, nil, 200},
-		{"failed", &mw.Handler{OnEvent: eventReturning(errHook)}, canaryBody, nil, 500},
-		{"failed delivery", &mw.Handler{OnDelivery: deliveryReturning(errHook)}, canaryBody, nil, 500},
+		{"handled, with a store", &mw.Handler{Dedup: newStore()}, canaryBody, nil, 200},
+		{"dropped", &mw.Handler{OnEvent: eventReturning(mw.Permanent(errBoom))}, canaryBody, nil, 200},
+		{"given up", &mw.Handler{OnEvent: eventReturning(errBoom), GiveUpAfter: time.Nanosecond}, canaryBody, nil, 500},
+		{"dropped delivery", &mw.Handler{OnDelivery: deliveryReturning(mw.Permanent(errBoom))}, canaryBody, nil, 200},
+		{"failed", &mw.Handler{OnEvent: eventReturning(errBoom)}, canaryBody, nil, 500},
+		{"failed delivery", &mw.Handler{OnDelivery: deliveryReturning(errBoom)}, canaryBody, nil, 500},
 		{"panic with an event", &mw.Handler{OnEvent: panicking, Concurrency: 3}, canaryBody, nil, 500},
 		{"panic with a delivery",
 			&mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { panic(d) }}, canaryBody, nil, 500},
@@ -179,17 +177,17 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 		{"panic with the request",
 			&mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { panic(d.Request) }}, canaryBody, nil, 500},
 		{"panic with the verifier", &mw.Handler{Guards: []mw.Guard{
-			func(*http.Request) error { panic(hookVerifier(t, canarySecret)) }}}, canaryBody, nil, 500},
-		{"overrun", &mw.Handler{EventTimeout: time.Millisecond, Concurrency: 10,
-			OnEvent: func(context.Context, mw.Event) error { time.Sleep(200 * time.Millisecond); return errHook }}, canaryBody, nil, 500},
+			func(*http.Request) error { panic(testVerifier(t, canarySecret)) }}}, canaryBody, nil, 500},
+		{"overrun", &mw.Handler{Concurrency: 10,
+			OnEvent: func(context.Context, mw.Event) error { time.Sleep(time.Minute); return errBoom }}, canaryBody, nil, 500},
 		{"exit", &mw.Handler{OnEvent: func(context.Context, mw.Event) error { runtime.Goexit(); return nil }}, canaryBody, nil, 500},
-		{"forged", &mw.Handler{}, canaryBody, []hookEdit{hookHeader(mw.SignatureHeader, mw.Sign(canaryBody, "x"))}, 400},
-		{"nonsense for a signature", &mw.Handler{}, canaryBody, []hookEdit{hookHeader(mw.SignatureHeader, "canary")}, 400},
-		{"unsigned", &mw.Handler{}, canaryBody, []hookEdit{hookUnsigned}, 400},
-		{"two signatures", &mw.Handler{}, canaryBody, []hookEdit{hookHeader(mw.SignatureHeader, "canary", "canary")}, 400},
-		{"method", &mw.Handler{}, canaryBody, []hookEdit{hookMethod("CANARY")}, 405},
-		{"type", &mw.Handler{}, canaryBody, []hookEdit{hookHeader("Content-Type", "image/canary")}, 415},
-		{"encoding", &mw.Handler{}, canaryBody, []hookEdit{hookHeader("Content-Encoding", "canary")}, 415},
+		{"forged", &mw.Handler{}, canaryBody, []requestEdit{withHeader(mw.SignatureHeader, mw.Sign(canaryBody, "x"))}, 400},
+		{"nonsense for a signature", &mw.Handler{}, canaryBody, []requestEdit{withHeader(mw.SignatureHeader, "canary")}, 400},
+		{"unsigned", &mw.Handler{}, canaryBody, []requestEdit{withoutSignature}, 400},
+		{"two signatures", &mw.Handler{}, canaryBody, []requestEdit{withHeader(mw.SignatureHeader, "canary", "canary")}, 400},
+		{"method", &mw.Handler{}, canaryBody, []requestEdit{withMethod("CANARY")}, 405},
+		{"type", &mw.Handler{}, canaryBody, []requestEdit{withHeader("Content-Type", "image/canary")}, 415},
+		{"encoding", &mw.Handler{}, canaryBody, []requestEdit{withHeader("Content-Encoding", "canary")}, 415},
 		{"too large", &mw.Handler{MaxBodyBytes: 10}, canaryBody, nil, 413},
 		{"too many", &mw.Handler{MaxEvents: 1}, canaryBody, nil, 413},
 		{"broken", &mw.Handler{}, broken, nil, 422},
@@ -202,93 +200,92 @@ func TestNothingLeaksFromRequests(t *testing.T) {
 			&mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { panic(d) }}, broken, nil, 500},
 		{"address", &mw.Handler{Guards: allow()}, canaryBody, nil, 403},
 		{"address behind a proxy", &mw.Handler{Guards: allow(peer)}, canaryBody, nil, 403},
-		{"nonsense for an address", &mw.Handler{Guards: allow(peer)}, canaryBody, []hookEdit{hookHeader("X-Forwarded-For", "canary")}, 403},
+		{"nonsense for an address", &mw.Handler{Guards: allow(peer)}, canaryBody, []requestEdit{withHeader("X-Forwarded-For", "canary")}, 403},
 		{"nonsense for a peer", &mw.Handler{Guards: allow()}, canaryBody,
-			[]hookEdit{func(r *http.Request) { r.RemoteAddr = "canary" }}, 403},
+			[]requestEdit{func(r *http.Request) { r.RemoteAddr = "canary" }}, 403},
 		{"no password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("canary-user", canaryPassword)}}, canaryBody, nil, 401},
 		{"wrong password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("canary-user", "x")}}, canaryBody,
-			[]hookEdit{func(r *http.Request) { r.SetBasicAuth("canary-user", canaryPassword) }}, 401},
+			[]requestEdit{func(r *http.Request) { r.SetBasicAuth("canary-user", canaryPassword) }}, 401},
 		{"empty password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("canary-user", "")}}, canaryBody, nil, 401},
 		{"no token", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("canary-name", canaryToken)}}, canaryBody, nil, 403},
 		{"wrong token", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("q", canaryToken)}}, canaryBody, nil, 403},
 		{"malformed query", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("q", canaryToken)}}, canaryBody,
-			[]hookEdit{hookQuery("q=" + canaryToken + "&canary%zz")}, 403},
+			[]requestEdit{withQuery("q=" + canaryToken + "&canary%zz")}, 403},
 		{"no tenant", &mw.Handler{VerifierFor: verifierReturning(nil, nil)}, canaryBody, nil, 403},
-		{"store is down", &mw.Handler{Dedup: (*mw.MemoryDeduplicator)(nil)}, canaryBody, nil, 503},
+		{"store is down", &mw.Handler{Dedup: deadStore{}}, canaryBody, nil, 503},
 		{"broken off", &mw.Handler{}, canaryBody,
-			[]hookEdit{never(errors.New("read tcp 127.0.0.1:80->" + canaryPeer + ":4711: connection reset by peer"))}, 400},
+			[]requestEdit{never(errors.New("read tcp 127.0.0.1:80->" + canaryPeer + ":4711: connection reset by peer"))}, 400},
 		{"no secret", &mw.Handler{Verifier: new(mw.Verifier)}, canaryBody, nil, 500},
 		{"wrong set-up", &mw.Handler{Timeout: time.Hour}, canaryBody, nil, 500},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if test.h.Verifier == nil && test.h.VerifierFor == nil {
-				test.h.Verifier = hookVerifier(t, "canary-other-secret", canarySecret)
-			}
-			var delivered []*mw.Delivery
-			if test.h.OnEvent == nil && test.h.OnDelivery == nil {
-				test.h.OnDelivery = func(_ context.Context, d *mw.Delivery) error { delivered = append(delivered, d); return nil }
-			}
-			rig := newHookRig(t, test.h)
-			signature := mw.Sign(test.body, canarySecret)
-			got := rig.direct(test.body, append([]hookEdit{
-				hookHeader(mw.SignatureHeader, signature),
-				hookHeader("X-Forwarded-For", canaryForward),
-				hookHeader("Authorization", "canary"),
-				hookQuery("q=" + canaryQuery),
-				func(r *http.Request) { r.RemoteAddr = canaryPeer + ":4711" },
-			}, test.edits...)...)
-			time.Sleep(10 * time.Millisecond)
-			if test.want != 0 {
-				require.Equal(t, test.want, got.Status)
-			}
-			requireNoCanary(t, "the answer", fmt.Sprint(got), signature)
-			requireNoCanary(t, "the log", rig.said.String(), signature)
-			require.NotEmpty(t, rig.said.String())
-			report := rig.last()
-			for form, text := range printedForms(report) {
-				requireNoCanary(t, "the report as "+form, text, signature)
-			}
-			for form, text := range printedForms(&report) {
-				requireNoCanary(t, "the report's pointer as "+form, text, signature)
-			}
-			if test.name != "overrun" { // whose callbacks still change the handler
-				for form, text := range printedForms(test.h) {
-					requireNoCanary(t, "the handler as "+form, text, signature)
+			bubble(t, func(t *testing.T) {
+				status := requireNothingLeaks(t, test.h, test.body, test.edits...)
+				if test.want != 0 {
+					require.Equal(t, test.want, status)
 				}
-			}
-			if report.Err != nil {
-				for form, text := range printedForms(report.Err) {
-					requireNoCanary(t, "the error as "+form, text, signature)
-				}
-			}
-			for _, d := range delivered {
-				for form, text := range loggedForms(d) {
-					requireNoCanary(t, "the delivery in "+form, text, signature)
-				}
-			}
+			})
 		})
 	}
 }
 
-// A failingReader fails.
+// requireNothingLeaks gives a Handler a delivery full of canaries, and looks for
+// them in everything that comes of it.
+func requireNothingLeaks(t *testing.T, h *mw.Handler, body []byte, edits ...requestEdit) (status int) {
+	if h.Verifier == nil && h.VerifierFor == nil {
+		h.Verifier = testVerifier(t, "canary-other-secret", canarySecret)
+	}
+	var delivered []*mw.Delivery
+	if h.OnEvent == nil && h.OnDelivery == nil {
+		h.OnDelivery = func(_ context.Context, d *mw.Delivery) error { delivered = append(delivered, d); return nil }
+	}
+	rig := newRig(t, h)
+	signature := mw.Sign(body, canarySecret)
+	got := rig.direct(body, append([]requestEdit{
+		withHeader(mw.SignatureHeader, signature),
+		withHeader("X-Forwarded-For", canaryForward),
+		withHeader("Authorization", "canary"),
+		withQuery("q=" + canaryQuery),
+		func(r *http.Request) { r.RemoteAddr = canaryPeer + ":4711" },
+	}, edits...)...)
+	time.Sleep(time.Hour) // abandoned calls return
+	requireNoCanary(t, "the answer", fmt.Sprint(got), signature)
+	requireNoCanary(t, "the log", rig.said.String(), signature)
+	require.NotEmpty(t, rig.said.String())
+	report := rig.last()
+	values := map[string]any{"the report": report, "the report's pointer": &report, "the Handler": h, "the error": report.Err}
+	for name, value := range values {
+		for form, text := range printedForms(value) {
+			requireNoCanary(t, name+" as "+form, text, signature)
+		}
+	}
+	for _, d := range delivered {
+		for form, text := range loggedForms(d) {
+			requireNoCanary(t, "the delivery in "+form, text, signature)
+		}
+	}
+	return got.Status
+}
+
+// A failingReader returns an error.
 type failingReader struct{ err error }
 
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
-// The errors of connections name the peer.
+// net's errors name the peer, which is personal.
 func TestNothingLeaksFromConnections(t *testing.T) {
-	for name, rest := range map[string]func(*hookRig, io.Closer){
-		"hung up":  func(_ *hookRig, conn io.Closer) { conn.Close() },
-		"too slow": func(rig *hookRig, _ io.Closer) {},
+	for name, rest := range map[string]func(*rig, io.Closer){
+		"hung up":  func(_ *rig, conn io.Closer) { conn.Close() },
+		"too slow": func(rig *rig, _ io.Closer) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
-			conn := rig.dial(hookRaw("1.1", canaryBody, len(canaryBody)+10))
+			rig := newRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
+			conn := rig.dial(rawRequest("1.1", canaryBody, len(canaryBody)+10))
 			address := conn.LocalAddr().String()
 			rest(rig, conn)
-			hookWait(t, "Observe", func() bool { return len(rig.observed()) == 1 })
+			eventually(t, "Observe", func() bool { return len(rig.observed()) == 1 })
 			require.Error(t, rig.last().Err)
 			requireNoCanary(t, "the log", rig.said.String(), address)
 			for form, text := range printedForms(rig.last()) {
@@ -299,108 +296,4 @@ func TestNothingLeaksFromConnections(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Under a load in which everything goes wrong, each event is handled in the end and then never again, and no goroutine
-// stays behind.
-func TestHandlerUnderLoad(t *testing.T) {
-	const senders, deliveries, events = 32, 6, 8
-	before := runtime.NumGoroutine()
-
-	var mu sync.Mutex
-	succeeded := make(map[string]int)
-	attempts := make(map[string]int)
-	onEvent := func(ctx context.Context, ev mw.Event) error {
-		id := hookID(ev)
-		mu.Lock()
-		attempts[id]++
-		fate := rand.IntN(100)
-		if attempts[id] > 6 {
-			fate = 99
-		}
-		mu.Unlock()
-		switch {
-		case fate < 8:
-			return errHook
-		case fate < 12:
-			panic(id)
-		case fate < 16:
-			runtime.Goexit()
-		case fate < 18: // it overruns and fails
-			time.Sleep(150 * time.Millisecond)
-			return errHook
-		case fate < 20: // it overruns and succeeds
-			time.Sleep(150 * time.Millisecond)
-		case fate < 40:
-			time.Sleep(time.Millisecond)
-		}
-		mu.Lock()
-		succeeded[id]++
-		mu.Unlock()
-		return nil
-	}
-	rig := newHookRig(t, &mw.Handler{
-		Dedup: new(mw.MemoryDeduplicator), OnEvent: onEvent,
-		EventTimeout: 20 * time.Millisecond, Timeout: 10 * time.Second, Concurrency: 4, MaxBodyBytes: 1 << 20, MaxInFlightBytes: 1 << 20,
-	}).serve()
-
-	body := func(sender, delivery int) []byte {
-		ids := make([]string, events)
-		for i := range ids {
-			ids[i] = fmt.Sprintf("%d-%d-%d", sender, delivery, i)
-		}
-		return hookBody(ids...)
-	}
-	var wg sync.WaitGroup
-	deadline := time.Now().Add(30 * time.Second)
-	for sender := range senders {
-		wg.Go(func() {
-			for delivery := range deliveries {
-				for body := body(sender, delivery); ; {
-					ctx, cancel := context.WithCancel(context.Background())
-					if rand.IntN(8) == 0 { // it hangs up
-						time.AfterFunc(time.Duration(rand.IntN(5000))*time.Microsecond, cancel)
-					}
-					got, err := rig.try(body, func(r *http.Request) { *r = *r.WithContext(ctx) })
-					cancel()
-					if err == nil && got.Status == http.StatusOK {
-						break
-					}
-					if time.Now().After(deadline) {
-						t.Errorf("delivery %d-%d is still answered %d, %v", sender, delivery, got.Status, err)
-						return
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for sender := range senders { // once more, all of it
-		for delivery := range deliveries {
-			got, err := rig.try(body(sender, delivery))
-			require.NoError(t, err)
-			require.Equal(t, 200, got.Status)
-		}
-	}
-	rig.srv.CloseClientConnections()
-	rig.srv.Client().CloseIdleConnections()
-	rig.srv.Close()
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("goroutines stay behind:\n%s", stacks[:runtime.Stack(stacks, true)])
-		}
-	}
-
-	mu.Lock()
-	defer mu.Unlock()
-	require.Len(t, succeeded, senders*deliveries*events, "every event is handled")
-	for id, n := range succeeded {
-		if n != 1 {
-			t.Errorf("event %s was handled %d times", id, n)
-		}
-	}
-	require.Contains(t, rig.said.String(), "panic", "the load was no load")
-	require.NotContains(t, rig.said.String(), "http: panic")
 }

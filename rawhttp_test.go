@@ -21,16 +21,16 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// The requests in this file are written as text, since no client would send them. All of rawBody's are signed, unless
-// they say otherwise: it is not the signature that refuses them.
+// The requests in this file are text, since no client would send them. They are
+// signed unless they say otherwise, so it is not the signature that refuses them.
 var (
-	rawBody    = string(hookBody("a"))
-	rawDigits  = directSignature([]byte(rawBody), hookSecret)
+	rawBody    = string(bodyOf("a"))
+	rawDigits  = directSignature([]byte(rawBody), testSecret)
 	rawSigned  = mw.SignatureHeader + ": " + rawDigits
 	rawForged  = mw.SignatureHeader + ": " + directSignature([]byte(rawBody), otherSecret)
 	rawLength  = fmt.Sprintf("Content-Length: %d", len(rawBody))
 	rawChunks  = rawChunk(rawBody[:20]) + rawChunk(rawBody[20:]) + rawEnd
-	rawAnother = rawPost(rawBody, rawLength, rawForged) // with which one may follow another
+	rawAnother = rawPost(rawBody, rawLength, rawForged) // smuggled behind a signed request
 )
 
 const (
@@ -39,7 +39,7 @@ const (
 	rawEnd     = "0\r\n\r\n"
 )
 
-// rawText is a request of header lines, the request line first.
+// rawText makes a request of its lines, the request line first.
 func rawText(body string, lines ...string) string {
 	return strings.Join(lines, "\r\n") + "\r\n\r\n" + body
 }
@@ -50,28 +50,28 @@ func rawPost(body string, lines ...string) string {
 
 func rawChunk(data string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(data), data) }
 
-// rawLineOf is the signed request with another request line.
+// rawLineOf makes the signed request with another request line.
 func rawLineOf(line string) string { return rawText(rawBody, line, "Host: x", rawLength, rawSigned) }
 
-// rawSizes is the signed request with something else for the size of its one chunk.
+// rawSizes makes the signed request of one chunk, whose size reads as given.
 func rawSizes(size string) string {
 	return rawPost(size+"\r\n"+rawBody+"\r\n"+rawEnd, rawChunked, rawSigned)
 }
 
-// exchange sends text and then nothing more, and returns the statuses of the answers.
-func (rig *hookRig) exchange(text string) (statuses []int) {
+// exchange sends text, closes its side, and returns the statuses of the answers.
+func (rig *rig) exchange(text string) (statuses []int) {
 	rig.t.Helper()
 	conn, err := net.Dial("tcp", rig.srv.Listener.Addr().String())
 	require.NoError(rig.t, err)
 	defer conn.Close()
 	require.NoError(rig.t, conn.SetDeadline(time.Now().Add(20*time.Second)))
-	_, _ = io.WriteString(conn, text) // a server that has read enough hangs up
+	_, _ = io.WriteString(conn, text) // the server may hang up before the end
 	_ = conn.(*net.TCPConn).CloseWrite()
 	for answers := bufio.NewReader(conn); ; {
 		answer, err := http.ReadResponse(answers, nil)
 		if err != nil {
 			timeout, ok := err.(net.Error)
-			require.False(rig.t, ok && timeout.Timeout(), "no answer, and no end")
+			require.False(rig.t, ok && timeout.Timeout(), "the server neither answers nor hangs up")
 			return statuses
 		}
 		_, _ = io.Copy(io.Discard, answer.Body)
@@ -79,10 +79,10 @@ func (rig *hookRig) exchange(text string) (statuses []int) {
 	}
 }
 
-// requireCalm fails if something has panicked.
-func (rig *hookRig) requireCalm() {
+// requireCalm fails if anything panicked.
+func (rig *rig) requireCalm() {
 	rig.t.Helper()
-	rig.srv.Close() // all has been said then
+	rig.srv.Close() // nothing is logged after that
 	for _, sign := range []string{"panic", `"stack"`, "goroutine "} {
 		require.NotContains(rig.t, rig.said.String(), sign)
 	}
@@ -202,7 +202,7 @@ var rawMalformed = map[string]string{
 	"smuggled behind an empty chunk size":          rawPost("\r\n"+rawAnother, rawChunked, rawSigned),
 }
 
-// rawByteChunks is the body in chunks of one byte, with more behind the size of each.
+// rawByteChunks makes chunks of one byte, with an extension behind each size.
 func rawByteChunks(extension string) string {
 	var text strings.Builder
 	for i := range len(rawBody) {
@@ -211,40 +211,40 @@ func rawByteChunks(extension string) string {
 	return text.String() + rawEnd
 }
 
-// Signed or not, a request that is no clean HTTP does not come to a callback, and none makes anything panic.
+// A request that is not clean HTTP reaches no callback, even if it is signed.
 func TestMalformedHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, text := range rawMalformed {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{Dedup: &hookStore{}}).serve()
+			rig := newRig(t, &mw.Handler{Dedup: &recordingStore{}}).serve()
 			for _, status := range rig.exchange(text) {
 				require.GreaterOrEqual(t, status, 400)
 			}
-			require.Equal(t, []int{200}, rig.exchange(rawPost(string(hookBody("next")),
-				fmt.Sprintf("Content-Length: %d", len(hookBody("next"))),
-				mw.SignatureHeader+": "+directSignature(hookBody("next"), hookSecret))), "it serves on")
+			require.Equal(t, []int{200}, rig.exchange(rawPost(string(bodyOf("next")),
+				fmt.Sprintf("Content-Length: %d", len(bodyOf("next"))),
+				mw.SignatureHeader+": "+directSignature(bodyOf("next"), testSecret))), "it serves on")
 			require.Equal(t, []string{"next"}, rig.handled())
-			require.Equal(t, []string{"Reserve", "Commit"}, rig.h.Dedup.(*hookStore).names())
+			require.Equal(t, []string{"Reserve", "Commit"}, rig.h.Dedup.(*recordingStore).names())
 			rig.requireCalm()
 		})
 	}
 }
 
-// What is clean, and what net/http understands in one way only, is served if it is signed, once for each time it is
-// sent. Bare LF and obsolete folding in headers are what a server may accept (RFC 9112, 2.2 and 5.2); where there are a
-// length and chunks, the chunks count (6.3).
+// A signed request that net/http reads in one way only is served. A server may
+// accept bare LF and folded headers (RFC 9112, 2.2 and 5.2). Of a length and
+// chunks, the chunks count (6.3).
 func TestSignedHTTPIsServed(t *testing.T) {
 	t.Parallel()
 	clean := rawPost(rawBody, rawLength, rawSigned)
-	body := func(id string) string { return string(hookBody(id)) }
+	body := func(id string) string { return string(bodyOf(id)) }
 	post := func(id string) string {
 		return rawPost(body(id), fmt.Sprintf("Content-Length: %d", len(body(id))),
-			mw.SignatureHeader+": "+directSignature(hookBody(id), hookSecret))
+			mw.SignatureHeader+": "+directSignature(bodyOf(id), testSecret))
 	}
 	chunked := func(id string) string {
 		return rawPost(rawChunk(body(id)[:7])+rawChunk(body(id)[7:])+rawEnd, rawChunked,
-			mw.SignatureHeader+": "+directSignature(hookBody(id), hookSecret))
+			mw.SignatureHeader+": "+directSignature(bodyOf(id), testSecret))
 	}
 	tests := map[string]struct {
 		text    string
@@ -278,12 +278,12 @@ func TestSignedHTTPIsServed(t *testing.T) {
 		"pipelined with a malformed one": {post("a") + rawPost(rawChunks, rawChunked, rawChunked, rawSigned) + post("b"), []int{200, 501}, []string{"a"}},
 		"followed by rubbish":            {post("a") + "rubbish\r\n\r\n", []int{200, 400}, []string{"a"}},
 		"a signed body that looks like a request": {rawPost("["+rawAnother, fmt.Sprintf("Content-Length: %d", len("["+rawAnother)),
-			mw.SignatureHeader+": "+directSignature([]byte("["+rawAnother), hookSecret)) + post("b"), []int{422, 200}, []string{"b"}},
+			mw.SignatureHeader+": "+directSignature([]byte("["+rawAnother), testSecret)) + post("b"), []int{422, 200}, []string{"b"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rig := newHookRig(t, &mw.Handler{}).serve()
+			rig := newRig(t, &mw.Handler{}).serve()
 			require.Equal(t, test.want, rig.exchange(test.text))
 			require.Equal(t, test.handled, rig.handled())
 			rig.requireCalm()
@@ -291,10 +291,10 @@ func TestSignedHTTPIsServed(t *testing.T) {
 	}
 }
 
-// A client that waits to be asked for the body is not asked for one that is refused anyway.
+// A client that waits for 100 Continue is not asked for a refused body.
 func TestUnsignedBodyIsNotAskedFor(t *testing.T) {
 	t.Parallel()
-	rig := newHookRig(t, &mw.Handler{}).serve()
+	rig := newRig(t, &mw.Handler{}).serve()
 	require.Equal(t, []int{400}, rig.exchange(rawPost("", rawLength, "Expect: 100-continue")))
 	require.Equal(t, []int{413}, rig.exchange(rawPost("", "Content-Length: 999999999", "Expect: 100-continue", rawSigned)))
 	require.Equal(t, []int{400}, rig.exchange(rawPost("", rawLength, "Expect: 100-continue", rawSigned, rawSigned)))
@@ -303,25 +303,25 @@ func TestUnsignedBodyIsNotAskedFor(t *testing.T) {
 
 func TestHTTP2IsServed(t *testing.T) {
 	t.Parallel()
-	rig := newHookRig(t, &mw.Handler{}).serve(func(srv *httptest.Server) { srv.EnableHTTP2 = true })
+	rig := newRig(t, &mw.Handler{}).serve(func(srv *httptest.Server) { srv.EnableHTTP2 = true })
 	inTrailer := func(r *http.Request) {
-		hookChunked(r)
+		inChunks(r)
 		r.Trailer = http.Header{mw.SignatureHeader: r.Header[mw.SignatureHeader]}
 		r.Header.Del(mw.SignatureHeader)
 	}
 	for _, test := range []struct {
 		name string
-		edit hookEdit
+		edit requestEdit
 		want int
 	}{
 		{"signed", func(*http.Request) {}, 200},
-		{"signed, of unknown length", hookChunked, 200},
-		{"forged", hookForged, 400},
-		{"unsigned", hookUnsigned, 400},
+		{"signed, of unknown length", inChunks, 200},
+		{"forged", withForgery, 400},
+		{"unsigned", withoutSignature, 400},
 		{"signed in a trailer", inTrailer, 400},
-		{"signed twice", hookHeader(mw.SignatureHeader, rawDigits, rawDigits), 400},
-		{"signed in a list", hookHeader(mw.SignatureHeader, rawDigits+","+rawDigits), 400},
-		{"GET", hookMethod(http.MethodGet), 405},
+		{"signed twice", withHeader(mw.SignatureHeader, rawDigits, rawDigits), 400},
+		{"signed in a list", withHeader(mw.SignatureHeader, rawDigits+","+rawDigits), 400},
+		{"GET", withMethod(http.MethodGet), 405},
 	} {
 		before := len(rig.handled())
 		got := rig.post([]byte(rawBody), test.edit)
@@ -332,7 +332,8 @@ func TestHTTP2IsServed(t *testing.T) {
 	rig.requireCalm()
 }
 
-// However the text of two signed requests is damaged, what reaches a callback is the body of one of them, whole.
+// However two signed requests are damaged, a callback gets a whole signed body or
+// none.
 func TestDamagedHTTPDeliversSignedBodiesOnly(t *testing.T) {
 	t.Parallel()
 	const seed = 9112
@@ -340,9 +341,9 @@ func TestDamagedHTTPDeliversSignedBodiesOnly(t *testing.T) {
 	if fullSize() {
 		total = 50_000
 	}
-	signed := []string{rawBody, string(hookBody("b", "c"))}
+	signed := []string{rawBody, string(bodyOf("b", "c"))}
 	var delivered, strange atomic.Int64
-	rig := newHookRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
+	rig := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
 		delivered.Add(1)
 		if !slices.Contains(signed, string(d.Body)) {
 			strange.Add(1)
@@ -352,7 +353,7 @@ func TestDamagedHTTPDeliversSignedBodiesOnly(t *testing.T) {
 	texts := []string{
 		rawPost(signed[0], rawLength, rawSigned) +
 			rawPost(rawChunk(signed[1][:9])+rawChunk(signed[1][9:])+rawEnd, rawChunked,
-				mw.SignatureHeader+": "+directSignature([]byte(signed[1]), hookSecret)),
+				mw.SignatureHeader+": "+directSignature([]byte(signed[1]), testSecret)),
 		rawPost(rawChunks, rawChunked, rawSigned) + rawAnother,
 	}
 	pieces := []string{"\r\n", "\n", "\r", " ", "\t", "\x00", ":", "0", "0\r\n\r\n", "1", "f", ";", ",", "\r\n ", rawLength + "\r\n",

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +48,7 @@ func directSignature(body []byte, secret string) string {
 func requireNoLeak(t *testing.T, err error, private ...string) {
 	t.Helper()
 	for _, p := range private {
-		if len(p) > 0 {
+		if len(strings.TrimSpace(p)) > 0 {
 			require.NotContains(t, err.Error(), p)
 		}
 	}
@@ -55,6 +56,54 @@ func requireNoLeak(t *testing.T, err error, private ...string) {
 
 func TestSignMatchesMailtrapsKnownAnswer(t *testing.T) {
 	require.Equal(t, fixtureSignature, mailtrapwebhook.Sign([]byte(fixtureBody), fixtureSecret))
+}
+
+// blankSecrets are secrets that are no secret: anyone can sign with them.
+var blankSecrets = []string{"", " ", "\n", "\r\n", " \t\n\v\f\r ", "\u00a0", "\u2003\u0085"}
+
+func TestSignIgnoresWhiteSpaceAroundTheSecret(t *testing.T) {
+	for _, blank := range blankSecrets {
+		require.Equal(t, fixtureSignature, mailtrapwebhook.Sign([]byte(fixtureBody), blank+fixtureSecret+blank), "%q", blank)
+		require.Equal(t, "", mailtrapwebhook.Sign([]byte(fixtureBody), blank), "nobody accepts an empty signature")
+	}
+	within := fixtureSecret[:16] + " " + fixtureSecret[16:]
+	require.Equal(t, directSignature([]byte(fixtureBody), within), mailtrapwebhook.Sign([]byte(fixtureBody), within))
+}
+
+func TestWhiteSpaceAroundSecretsIsIgnored(t *testing.T) {
+	body := []byte(fixtureBody)
+	for _, blank := range blankSecrets {
+		for _, secret := range []string{fixtureSecret + blank, blank + fixtureSecret, blank + fixtureSecret + blank} {
+			require.NoError(t, mailtrapwebhook.Verify(body, fixtureSignature, secret), "%q", blank)
+			require.NoError(t, mailtrapwebhook.Verify(body, fixtureSignature, otherSecret, secret), "%q", blank)
+			require.NoError(t, verifierWith(t, secret).Verify(body, fixtureSignature), "%q", blank)
+			v := verifierWith(t, otherSecret)
+			require.NoError(t, v.SetSecrets(secret))
+			require.NoError(t, v.Verify(body, fixtureSignature), "%q", blank)
+		}
+	}
+	// Not what an implementation without trimming would accept.
+	signature := directSignature(body, fixtureSecret+"\n")
+	require.ErrorIs(t, mailtrapwebhook.Verify(body, signature, fixtureSecret+"\n"), mailtrapwebhook.ErrInvalidSignature)
+}
+
+func TestBlankSecretsAreNoSecret(t *testing.T) {
+	body := []byte(fixtureBody)
+	for _, blank := range blankSecrets {
+		for _, secrets := range [][]string{{blank}, {fixtureSecret, blank}, {blank, fixtureSecret}, {fixtureSecret, blank, otherSecret}} {
+			v, err := mailtrapwebhook.NewVerifier(secrets...)
+			require.Nil(t, v, "%q", secrets)
+			require.ErrorIs(t, err, mailtrapwebhook.ErrNoSecret, "%q", secrets)
+			requireOnePrefix(t, err)
+			requireNoLeak(t, err, secrets...)
+			for _, key := range []string{blank, "", fixtureSecret} {
+				err = mailtrapwebhook.Verify(body, directSignature(body, key), secrets...)
+				require.ErrorIs(t, err, mailtrapwebhook.ErrNoSecret, "%q", secrets)
+			}
+		}
+	}
+	err := mailtrapwebhook.Verify(body, fixtureSignature, fixtureSecret, otherSecret, "\n")
+	require.ErrorContains(t, err, "signing secret 3 of 3 is blank", "it says which")
 }
 
 func TestVerifySharedFixture(t *testing.T) {
@@ -114,15 +163,14 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// The HMAC-SHA-256 test cases of RFC 4231, section 4. Case 5 truncates the digest, which has no counterpart here.
+// The HMAC-SHA-256 test cases of RFC 4231, section 4. Case 5 truncates the digest, and the key of case 1 is 20 vertical
+// tabs, which are white space: neither has a counterpart here.
 func TestSignRFC4231(t *testing.T) {
 	ascending := make([]byte, 25)
 	for i := range ascending {
 		ascending[i] = byte(i + 1)
 	}
 	tests := []struct{ name, key, data, want string }{
-		{"1 short key", strings.Repeat("\x0b", 20), "Hi There",
-			"b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
 		{"2 text key", "Jefe", "what do ya want for nothing?",
 			"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
 		{"3 longer than a block together", strings.Repeat("\xaa", 20), strings.Repeat("\xdd", 50),
@@ -229,7 +277,7 @@ func TestSetSecretsReplacesOrKeeps(t *testing.T) {
 	require.NoError(t, v.SetSecrets(fixtureSecret))
 	require.NoError(t, v.Verify([]byte(fixtureBody), fixtureSignature))
 
-	for _, refused := range [][]string{nil, {""}, {otherSecret, ""}, {"", otherSecret}} {
+	for _, refused := range [][]string{nil, {""}, {"\n"}, {otherSecret, ""}, {" ", otherSecret}} {
 		require.ErrorIs(t, v.SetSecrets(refused...), mailtrapwebhook.ErrNoSecret)
 		require.NoError(t, v.Verify([]byte(fixtureBody), fixtureSignature), "the old secret stays")
 		require.ErrorIs(t, v.Verify([]byte(fixtureBody), directSignature([]byte(fixtureBody), otherSecret)),
@@ -320,6 +368,115 @@ func TestVerifyRequestLeavesBodyReadable(t *testing.T) {
 			again, err := io.ReadAll(r.Body)
 			require.NoError(t, err)
 			require.Equal(t, tt.body, string(again))
+		})
+	}
+}
+
+func TestVerifyRequestCanBeCalledAgainAfterTheBodyWasRead(t *testing.T) {
+	v := verifierWith(t, fixtureSecret)
+	r := signedRequest(strings.NewReader(fixtureBody), fixtureSignature)
+	for range 3 {
+		body, err := v.VerifyRequest(r)
+		require.NoError(t, err)
+		require.Equal(t, fixtureBody, string(body))
+		read, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.Equal(t, fixtureBody, string(read))
+		require.NoError(t, r.Body.Close())
+	}
+}
+
+// What middleware does to the body before VerifyRequest, on servers of both versions of HTTP.
+func TestVerifyRequestSaysThatTheBodyWasReadBefore(t *testing.T) {
+	read := func(t *testing.T, r *http.Request, n int64) {
+		if _, err := io.CopyN(io.Discard, r.Body, n); err != nil && err != io.EOF {
+			t.Error(err)
+		}
+	}
+	tests := []struct {
+		name   string
+		before func(t *testing.T, r *http.Request)
+		want   error
+	}{
+		{"closed", func(_ *testing.T, r *http.Request) { r.Body.Close() }, http.ErrBodyReadAfterClose},
+		{"read in part and closed", func(t *testing.T, r *http.Request) { read(t, r, 100); r.Body.Close() }, http.ErrBodyReadAfterClose},
+		{"read", func(t *testing.T, r *http.Request) { read(t, r, 1<<20) }, mailtrapwebhook.ErrEmptyBody},
+		{"read in part", func(t *testing.T, r *http.Request) { read(t, r, 100) }, mailtrapwebhook.ErrInvalidSignature},
+		{"read and replaced by nothing", func(t *testing.T, r *http.Request) { read(t, r, 1<<20); r.Body = http.NoBody }, mailtrapwebhook.ErrEmptyBody},
+		{"set to nil", func(t *testing.T, r *http.Request) { r.Body = nil }, mailtrapwebhook.ErrEmptyBody},
+	}
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		for _, test := range tests {
+			t.Run(proto+" "+test.name, func(t *testing.T) {
+				var got error
+				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					test.before(t, r)
+					if r.Proto != proto {
+						t.Error(r.Proto)
+					}
+					_, got = verifierWith(t, fixtureSecret).VerifyRequest(r)
+				}))
+				server.EnableHTTP2 = proto == "HTTP/2.0"
+				server.StartTLS()
+				defer server.Close()
+				r, err := http.NewRequest(http.MethodPost, server.URL, strings.NewReader(fixtureBody))
+				require.NoError(t, err)
+				r.Header.Set(mailtrapwebhook.SignatureHeader, fixtureSignature)
+				answer, err := server.Client().Do(r)
+				require.NoError(t, err)
+				require.NoError(t, answer.Body.Close())
+				server.Close() // waits for the handler, which writes to got
+
+				require.ErrorIs(t, got, test.want)
+				require.ErrorContains(t, got, "other code read or closed the body first: verify before")
+				requireOnePrefix(t, got)
+			})
+		}
+	}
+}
+
+func TestVerifyRequestBlamesNobodyForAnEmptyBody(t *testing.T) {
+	for _, length := range []int64{0, -1} {
+		r := signedRequest(strings.NewReader(""), fixtureSignature)
+		r.ContentLength = length
+		_, err := verifierWith(t, fixtureSecret).VerifyRequest(r)
+		require.True(t, err == mailtrapwebhook.ErrEmptyBody, "got %v", err)
+	}
+}
+
+// A stranger can announce a length and send nothing, on many connections at once.
+func TestVerifyRequestTakesMemoryForWhatArrives(t *testing.T) {
+	v := verifierWith(t, fixtureSecret)
+	tests := []struct {
+		name          string
+		arrives       int
+		announced     int64
+		atMost, times float64 // bytes, and bytes for each byte that arrives
+	}{
+		{"nothing of 8 MiB", 0, bodyLimit, 300 << 10, 0},
+		{"nothing of an unknown length", 0, -1, 64 << 10, 0},
+		{"a delivery, as announced", 200_000, 200_000, 16 << 10, 1.1}, // which is read without copying
+		{"a delivery of unknown length", 200_000, -1, 64 << 10, 4},
+		{"1 MiB, as announced", 1 << 20, 1 << 20, 512 << 10, 4},
+		{"1 MiB of 8", 1 << 20, bodyLimit, 512 << 10, 4},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			body := bytes.Repeat([]byte("x"), test.arrives)
+			signature := directSignature(body, fixtureSecret)
+			var before, after runtime.MemStats
+			const runs = 20
+			runtime.ReadMemStats(&before)
+			for range runs {
+				r := signedRequest(bytes.NewReader(body), signature)
+				r.ContentLength = test.announced
+				got, err := v.VerifyRequest(r)
+				if err == nil && len(got) != len(body) || err != nil && test.announced == int64(len(body)) {
+					t.Error(len(got), err)
+				}
+			}
+			runtime.ReadMemStats(&after)
+			require.Less(t, float64(after.TotalAlloc-before.TotalAlloc)/runs, test.atMost+test.times*float64(test.arrives))
 		})
 	}
 }
@@ -565,15 +722,21 @@ func FuzzVerify(f *testing.F) {
 	f.Add([]byte(fixtureBody), "sha256="+fixtureSignature, fixtureSecret, uint(7))
 	f.Add([]byte(""), directSignature(nil, fixtureSecret), fixtureSecret, uint(1))
 	f.Add([]byte("x"), directSignature([]byte("x"), ""), "", uint(2))
-	f.Add([]byte("Hi There"), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
-		strings.Repeat("\x0b", 20), uint(3))
+	f.Add([]byte(fixtureBody), fixtureSignature, " "+fixtureSecret+"\n", uint(3))
+	f.Add([]byte("x"), directSignature([]byte("x"), "\n"), "\n", uint(2))
 	f.Fuzz(func(t *testing.T, body []byte, signature, secret string, bit uint) {
 		err := mailtrapwebhook.Verify(body, signature, secret)
 		require.Equal(t, directlyAccepted(body, signature, secret), err == nil)
-		if len(body) == 0 || secret == "" {
+		if strings.TrimSpace(secret) == "" {
+			require.ErrorIs(t, err, mailtrapwebhook.ErrNoSecret)
+			require.Equal(t, "", mailtrapwebhook.Sign(body, secret))
 			return
 		}
-		right := directSignature(body, secret)
+		right := directSignature(body, strings.TrimSpace(secret))
+		require.Equal(t, right, mailtrapwebhook.Sign(body, secret))
+		if len(body) == 0 {
+			return
+		}
 		require.NoError(t, mailtrapwebhook.Verify(body, right, secret))
 
 		altered := bytes.Clone(body)
@@ -592,6 +755,7 @@ func FuzzVerify(f *testing.F) {
 // directlyAccepted is what Verify must answer, by crypto/hmac alone.
 func directlyAccepted(body []byte, signature, secret string) bool {
 	given, err := hex.DecodeString(signature)
+	secret = strings.TrimSpace(secret)
 	if err != nil || len(given) != sha256.Size || len(body) == 0 || secret == "" {
 		return false
 	}

@@ -4,19 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 	"github.com/stretchr/testify/require"
 )
 
 const blanks = " \t\r\n"
 
-// texts are JSON (y) and what is nearly JSON (n), after the cases that parsers are known to differ in.
+// texts are JSON (y) and nearly JSON (n): cases in which parsers are known to
+// differ.
 var texts = map[byte][]string{
 	'y': {
 		`null`, `true`, `false`, `0`, `-0`, `1`, `-1`, `10`, `123456789012345678901234567890`, `0.5`, `-0.0`, `1.25`, `0e1`, `0e+1`, `1E5`, `1e-5`,
@@ -37,52 +35,60 @@ var texts = map[byte][]string{
 	},
 }
 
-// machineVerdict feeds the pieces and reports whether they are one JSON value, and how many bytes belong to it or come
-// before the fault.
-func machineVerdict(m *jsonscan.Machine, pieces ...string) (valid bool, end int, fault jsonscan.Fault) {
-	m.Reset(0)
-	rest := ""
-	for i, piece := range pieces {
-		n := jsonscan.Feed(m, piece)
-		end += n
-		if n < len(piece) || m.Done() {
-			rest = piece[n:] + strings.Join(pieces[i+1:], "")
-			break
-		}
+// scan returns the end of the first value in text, and what is wrong with the
+// text.
+func scan(text string) (end int, fault jsonscan.Fault, at int) {
+	start := len(text) - len(strings.TrimLeft(text, blanks))
+	var s jsonscan.Scanner
+	s.Reset([]byte(text))
+	end = s.Value(start, 0)
+	if fault, at = s.Fault(); fault == "" && strings.Trim(text[end:], blanks) != "" {
+		return end, jsonscan.TrailingBytes, end
 	}
-	fault = m.End()
-	return fault == "" && m.Done() && strings.Trim(rest, blanks) == "", end, fault
+	return end, fault, at
 }
 
-func split(text string, size int) (pieces []string) {
-	for piece := range slices.Chunk([]byte(text), max(1, size)) {
-		pieces = append(pieces, string(piece))
+// requireVerdict asserts that the scanner takes text for JSON if encoding/json
+// does.
+func requireVerdict(t *testing.T, text string) {
+	t.Helper()
+	end, fault, at := scan(text)
+	require.Equal(t, json.Valid([]byte(text)), fault == "", "%q: %s at %d", text, fault, at)
+	if fault == "" {
+		dec := json.NewDecoder(strings.NewReader(text))
+		require.NoError(t, dec.Decode(new(json.RawMessage)))
+		require.Equal(t, int(dec.InputOffset()), end, "%q: the end of the value", text)
 	}
-	return pieces
+	require.LessOrEqual(t, at, len(text))
 }
 
-func TestMachineAgreesWithEncodingJSON(t *testing.T) {
-	var m jsonscan.Machine
+func TestVerdictsAreThoseOfEncodingJSON(t *testing.T) {
 	for letter, list := range texts {
 		for _, text := range list {
 			t.Run(fmt.Sprintf("%c %q", letter, text), func(t *testing.T) {
 				require.Equal(t, letter == 'y', json.Valid([]byte(text)), "the table is wrong")
-				valid, end, fault := machineVerdict(&m, text)
-				require.Equal(t, letter == 'y', valid, "%s", fault)
-				for size := 1; size <= len(text); size++ {
-					v, e, f := machineVerdict(&m, split(text, size)...)
-					require.Equal(t, []any{valid, end, fault}, []any{v, e, f}, "in pieces of %d", size)
-				}
-				n := 0
-				m.Reset(0)
-				n = jsonscan.Feed(&m, []byte(text))
-				require.Equal(t, end, n, "bytes and strings are read alike")
+				requireVerdict(t, text)
+				requireVerdict(t, `[`+text+`]`)
+				requireVerdict(t, `[1, `+text+` ,2]`)
+				requireVerdict(t, `{"a":`+text+`}`)
+				requireVerdict(t, `{"a": `+text+` ,"b":1}`)
+				requireVerdict(t, `{`+text+`:1}`)
 			})
 		}
 	}
 }
 
-func TestMachineTellsFaultsAndWhere(t *testing.T) {
+func TestEveryByteInAString(t *testing.T) {
+	for c := range 256 {
+		for before := range 18 { // the scanner reads eight bytes at a time
+			requireVerdict(t, `"`+strings.Repeat("x", before)+string([]byte{byte(c)})+`"`)
+			requireVerdict(t, `"`+strings.Repeat("x", before)+string([]byte{byte(c)})+`xxxxxxxxxx"`)
+			requireVerdict(t, `"`+strings.Repeat("\x7f", before)+string([]byte{byte(c), '"'}))
+		}
+	}
+}
+
+func TestFaultsAndWhereTheyAre(t *testing.T) {
 	for _, test := range []struct {
 		text  string
 		at    int
@@ -91,8 +97,13 @@ func TestMachineTellsFaultsAndWhere(t *testing.T) {
 		{`[1,`, 3, jsonscan.CutOff},
 		{``, 0, jsonscan.CutOff},
 		{`-`, 1, jsonscan.CutOff},
+		{`"abc`, 4, jsonscan.CutOff},
 		{`"\u12`, 5, jsonscan.CutOff},
+		{`"\`, 2, jsonscan.CutOff},
 		{`tru`, 3, jsonscan.CutOff},
+		{`{"a"`, 4, jsonscan.CutOff},
+		{`{"a":`, 5, jsonscan.CutOff},
+		{`{"a":1`, 6, jsonscan.CutOff},
 		{`x`, 0, jsonscan.BadValue},
 		{`[,`, 1, jsonscan.BadValue},
 		{`[1,]`, 3, jsonscan.BadValue},
@@ -110,214 +121,59 @@ func TestMachineTellsFaultsAndWhere(t *testing.T) {
 		{`1.e`, 2, jsonscan.BadNumber},
 		{`[1e]`, 3, jsonscan.BadNumber},
 		{`[truE`, 4, jsonscan.BadLiteral},
+		{`{} {`, 2, jsonscan.TrailingBytes},
 		{strings.Repeat("[", 10001), 10000, jsonscan.TooDeep},
+		{strings.Repeat(`{"":`, 10001), 40000, jsonscan.TooDeep},
 	} {
 		t.Run(test.text[:min(len(test.text), 20)], func(t *testing.T) {
-			var m jsonscan.Machine
-			m.Reset(0)
-			n := jsonscan.Feed(&m, test.text)
-			require.Equal(t, test.fault, m.End())
-			require.Equal(t, test.at, n)
-			require.Equal(t, test.fault == jsonscan.CutOff, m.Fault() == "")
-			require.False(t, m.Done())
-			require.Equal(t, test.fault == jsonscan.CutOff, test.fault.Is(io.ErrUnexpectedEOF))
-			if m.Fault() != "" {
-				require.Zero(t, jsonscan.Feed(&m, "1"), "a fault is the end")
-				require.Equal(t, test.fault, m.End())
-			}
+			_, fault, at := scan(test.text)
+			require.Equal(t, test.fault, fault)
+			require.Equal(t, test.at, at)
+			require.Equal(t, test.fault == jsonscan.CutOff, fault.Is(io.ErrUnexpectedEOF))
 		})
 	}
 }
 
-func TestMachineEndsWithTheValue(t *testing.T) {
-	for text, want := range map[string]int{`{} `: 2, ` [1]]`: 4, `1,`: 1, `12 3`: 2, `"a"b`: 3, `nullx`: 4, `-0.5e1]`: 6, `{}{}`: 2} {
-		for size := 1; size <= len(text); size++ {
-			var m jsonscan.Machine
-			_, end, _ := machineVerdict(&m, split(text, size)...)
-			require.Equal(t, want, end, "%s in pieces of %d", text, size)
-			require.True(t, m.Done())
-		}
-	}
+func TestTheFirstFaultStays(t *testing.T) {
+	var s jsonscan.Scanner
+	s.Reset([]byte(`[1,x,y]`))
+	require.Equal(t, 7, s.Value(0, 0), "a fault ends the text")
+	require.Equal(t, 7, s.Value(7, 0))
+	s.CutOff()
+	fault, at := s.Fault()
+	require.Equal(t, jsonscan.BadValue, fault)
+	require.Equal(t, 3, at)
+
+	s.Reset([]byte(`12`))
+	s.Value(0, 0)
+	fault, _ = s.Fault()
+	require.Empty(t, fault)
+	s.CutOff()
+	fault, at = s.Fault()
+	require.Equal(t, jsonscan.CutOff, fault)
+	require.Equal(t, 2, at)
 }
 
 func TestDepthIsThatOfEncodingJSON(t *testing.T) {
 	for _, outer := range []int{0, 1, 2, 9999, 10000} {
 		for _, n := range []int{0, 1, 9998, 9999, 10000, 10001} {
-			text := strings.Repeat("[", n) + "1" + strings.Repeat("]", n)
-			around := strings.Repeat("[", outer) + text + strings.Repeat("]", outer)
-			var m jsonscan.Machine
-			m.Reset(outer)
-			jsonscan.Feed(&m, text)
-			require.Equal(t, json.Valid([]byte(around)), m.End() == "", "%d in %d", n, outer)
-
-			var s jsonscan.Scanner
-			s.Reset(text, 0, outer)
-			s.Skip()
-			require.Equal(t, json.Valid([]byte(around)), !s.Failed(), "%d in %d", n, outer)
+			for _, form := range [][3]string{{"[", "1", "]"}, {`{"a":`, "1", "}"}} {
+				text := strings.Repeat(form[0], n) + form[1] + strings.Repeat(form[2], n)
+				around := strings.Repeat("[", outer) + text + strings.Repeat("]", outer)
+				var s jsonscan.Scanner
+				s.Reset([]byte(text))
+				s.Value(0, outer)
+				fault, _ := s.Fault()
+				require.Equal(t, json.Valid([]byte(around)), fault == "", "%d in %d", n, outer)
+				if n > 0 && form[0] != "[" {
+					s.Reset([]byte(text))
+					s.Find(jsonscan.NewKeys(), outer, jsonscan.None, new(jsonscan.Members))
+					found, _ := s.Fault()
+					require.Equal(t, fault, found, "%d in %d", n, outer)
+				}
+			}
 		}
 	}
-}
-
-func TestScannerEntersNoObjectThatIsTooDeep(t *testing.T) {
-	for outer, want := range map[int]bool{jsonscan.MaxDepth - 1: true, jsonscan.MaxDepth: false} {
-		var s jsonscan.Scanner
-		s.Reset(`{"a":1}`, 0, outer)
-		s.Skip()
-		require.Equal(t, want, !s.Failed(), outer)
-	}
-}
-
-func TestMachineCountsBlanks(t *testing.T) {
-	for text, want := range map[string]int{`{"a b":"c d"}`: 0, `{"a": 1}`: 1, "[\n1 ,\t2\r]": 4, `[]`: 0, `[ ]`: 1} {
-		var m jsonscan.Machine
-		m.Reset(0)
-		jsonscan.Feed(&m, text)
-		require.Equal(t, want, m.Blanks, text)
-	}
-}
-
-func FuzzMachine(f *testing.F) {
-	for _, list := range texts {
-		for _, text := range list {
-			f.Add(text, 1, 3)
-		}
-	}
-	f.Fuzz(func(t *testing.T, text string, first, size int) {
-		var m jsonscan.Machine
-		valid, end, fault := machineVerdict(&m, text)
-		require.Equal(t, json.Valid([]byte(text)), valid, "%s", fault)
-		cut := max(0, min(first, len(text)))
-		for _, pieces := range [][]string{split(text, 1), split(text, size&0xF), {text[:cut], text[cut:]}, {text[:cut], "", text[cut:], ""}} {
-			v, e, f := machineVerdict(&m, pieces...)
-			require.Equal(t, []any{valid, end, fault}, []any{v, e, f}, "%q", pieces)
-		}
-		if fault == "" { // encoding/json ends where the machine does
-			dec := json.NewDecoder(strings.NewReader(text))
-			require.NoError(t, dec.Decode(new(json.RawMessage)))
-			require.Equal(t, int(dec.InputOffset()), end)
-		}
-	})
-}
-
-// requireString asserts that a scanner reads a literal, which stands at the beginning of text, as encoding/json does.
-func requireString(t *testing.T, text string) {
-	t.Helper()
-	dec := json.NewDecoder(strings.NewReader(text))
-	var want string
-	err := dec.Decode(&want)
-	var s jsonscan.Scanner
-	s.Reset(text, 0, 0)
-	got := s.String()
-	require.Equal(t, err != nil, s.Failed(), "%q: %v", text, err)
-	require.Equal(t, want, got, "%q", text)
-	if err == nil {
-		require.Equal(t, int(dec.InputOffset()), s.Pos(), "%q", text)
-	}
-}
-
-func TestScannerStringsAreThoseOfEncodingJSON(t *testing.T) {
-	parts := []string{"", "a", "abcdefg", "abcdefgh", " ", "é", "😀", "\u2028", "\x7f", "\x1f", "\n", "\x00", "\xff", "\xe2\x82", "\xed\xa0\x80", "\xc0\x80", "\x80", "\xa2", "\xdc", "\xf4\x90\x80\x80",
-		`\n`, `\\`, `\"`, `\/`, `\b\f\r\t`, `\u0041`, `\u00e9`, `\uD83D\ude00`, `\ud83d`, `\ude00`, `\ud83d\ud83d\ude00`, `\ud83d\u0041`, `\ud83d\n`, `\ud83dx`, `\ude00\ud83d`, `\ufffd`, `\u000`, `\x`, `\U0041`, `\`, `"`, `\u+123`, `\u 123`, `\ud83d\u`, `\ud83d\ude0`}
-	for _, a := range parts {
-		for _, b := range parts {
-			requireString(t, `"`+a+b+`"`)
-			requireString(t, `"12345`+a+b+`678901234567"`)
-			requireString(t, `"`+a+b)
-		}
-	}
-}
-
-// object reads an object with a scanner: the text of each member's value, the last of equal keys.
-func object(text string) (members map[string]string, ok bool) {
-	var s jsonscan.Scanner
-	s.Reset(text, 0, 0)
-	s.Enter()
-	members = make(map[string]string)
-	for key, ok := s.Member(); ok; key, ok = s.Member() {
-		members[key], _ = s.Skip()
-	}
-	if s.Failed() || strings.Trim(text[s.Pos():], blanks) != "" {
-		return nil, false
-	}
-	return members, true
-}
-
-func requireObject(t *testing.T, text string) {
-	t.Helper()
-	got, ok := object(text)
-	want := make(map[string]json.RawMessage)
-	valid := strings.HasPrefix(strings.TrimLeft(text, blanks), "{") && json.Unmarshal([]byte(text), &want) == nil
-	require.Equal(t, valid, ok, "%q", text)
-	if !valid {
-		return
-	}
-	texts := make(map[string]string)
-	for key := range maps.Keys(want) {
-		texts[key] = string(want[key])
-	}
-	if diff := cmp.Diff(texts, got); diff != "" {
-		t.Errorf("%q (-encoding/json +scanner):\n%s", text, diff)
-	}
-}
-
-func TestScannerReadsObjectsAsEncodingJSONDoes(t *testing.T) {
-	for _, list := range texts {
-		for _, text := range list {
-			requireObject(t, text)
-			requireObject(t, `{"a":`+text+`}`)
-			requireObject(t, `{"a": `+text+` ,"b":1}`)
-			requireObject(t, `{"a":1,`+text+`:2}`)
-		}
-	}
-}
-
-func TestScannerNumbersAndNull(t *testing.T) {
-	for _, after := range []string{",", "}", "]", " ", "", ":", "x", "\x00"} {
-		for _, text := range []string{"0", "1", "10", "-1", "-0", "1.5", "1e5", "0.5E-7", "12345678901234567890"} {
-			var s jsonscan.Scanner
-			s.Reset(text+after, 0, 0)
-			require.Equal(t, text, s.Number())
-			require.False(t, s.Failed())
-			require.Equal(t, len(text), s.Pos())
-		}
-		for _, text := range []string{"-", "1.", "1e", "-x", "1e+"} {
-			var s jsonscan.Scanner
-			s.Reset(text+after, 0, 0)
-			require.Empty(t, s.Number(), "%q", text+after)
-			require.True(t, s.Failed())
-		}
-	}
-	for _, text := range []string{"01,", "00}", "0-1,"} {
-		var s jsonscan.Scanner
-		s.Reset(text, 0, 0)
-		require.Equal(t, "0", s.Number(), "a zero is not followed by digits: %q", text)
-	}
-	for text, want := range map[string]bool{"null": true, "null,": true, "nul": false, "Null": false, "": false, " null": false} {
-		var s jsonscan.Scanner
-		s.Reset(text, 0, 0)
-		require.Equal(t, want, s.Null(), "%q", text)
-	}
-}
-
-func TestFailedScannerStaysFailed(t *testing.T) {
-	var s jsonscan.Scanner
-	s.Reset(`{"a" 1, "b":2}`, 0, 0)
-	s.Enter()
-	_, ok := s.Member()
-	require.False(t, ok)
-	for range 3 {
-		key, ok := s.Member()
-		require.False(t, ok)
-		require.Empty(t, key)
-		require.Empty(t, s.String())
-		text, blanks := s.Skip()
-		require.Empty(t, text)
-		require.False(t, blanks)
-		require.True(t, s.Failed())
-	}
-	s.Reset(`"x"`, 0, 0)
-	require.False(t, s.Failed())
-	require.Equal(t, "x", s.String())
 }
 
 func FuzzScanner(f *testing.F) {
@@ -325,14 +181,17 @@ func FuzzScanner(f *testing.F) {
 		for _, text := range list {
 			f.Add(text)
 			f.Add(`{"a":` + text + `}`)
+			f.Add(`{"a":1,"b":[` + text + `],"a":"\u0061"}`)
 		}
 	}
 	f.Add(`12345678\ud83d\ude00\ud800é`)
 	f.Add("12345678\xff\\n\x80")
 	f.Fuzz(func(t *testing.T, text string) {
-		requireString(t, `"`+text+`"`)
-		requireObject(t, text)
-		requireObject(t, `{"`+text+`":"`+text+`"}`)
-		requireObject(t, `{"a":`+text+`}`)
+		requireVerdict(t, text)
+		requireVerdict(t, `"`+text+`"`)
+		requireMembers(t, text)
+		requireMembers(t, `{"`+text+`":"`+text+`"}`)
+		requireMembers(t, `{"a":`+text+`,"b":{"c":`+text+`}}`)
+		requireUnquoted(t, text)
 	})
 }

@@ -1,0 +1,334 @@
+package mailtrapwebhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A batch is the events of a delivery on their way through the store and the
+// callbacks.
+type batch struct {
+	h       *Handler
+	log     requestLog
+	id      string    // the delivery's, the same for each attempt
+	started time.Time // when the request arrived
+	items   []item
+	charge  *charge
+	store   storeCalls
+
+	mu      sync.Mutex
+	failure error       // the first that makes the answer 500
+	final   *Report     // the counts that are answered, set when no callback is to start any more
+	marking *time.Timer // nil: nothing waits to be told to the store
+	marked  time.Time   // when the store was last told
+}
+
+func (x *exchange) newBatch(items []item) *batch {
+	b := &batch{
+		h:       x.h,
+		log:     x.log,
+		id:      strings.ToLower(x.signature),
+		started: x.started,
+		items:   items,
+		charge:  &x.body.charge,
+	}
+	b.store = storeCalls{
+		dedup: x.h.dedup(), log: x.log,
+		busy: make(chan struct{}, 1), answerBy: x.started.Add(answerTime),
+	}
+	return b
+}
+
+func (b *batch) keys() []string {
+	keys := make([]string, len(b.items))
+	for i := range b.items {
+		keys[i] = b.items[i].key
+	}
+	return keys
+}
+
+// reserve asks the store which of the events are new.
+func (b *batch) reserve(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return &refusalError{http.StatusServiceUnavailable, errNoTime}
+	}
+	var asked []*item
+	var keys []string
+	for i := range b.items {
+		if it := &b.items[i]; it.key != "" {
+			asked, keys = append(asked, it), append(keys, it.key)
+		}
+	}
+	answers, err := b.store.reserve(ctx, keys, b.h.timeout()+leaseSlack)
+	if err != nil {
+		b.log.panicked(err)
+		return &refusalError{http.StatusServiceUnavailable,
+			fmt.Errorf("mailtrapwebhook: Dedup cannot reserve: %w", err)}
+	}
+	valid := true
+	for i, answer := range answers {
+		switch answer {
+		case Reserved:
+		case Handled:
+			asked[i].result = duplicate
+		case Held:
+			asked[i].result = held
+		default:
+			valid = false
+			asked[i].told = unstarted // so that it is not released: nobody knows whose it is
+		}
+	}
+	if !valid {
+		b.finish() // releases what was reserved
+		return refuse(http.StatusServiceUnavailable, "Dedup returned a Reservation that is none of the constants:"+
+			" let Reserve return one of them for each key, or an error")
+	}
+	return nil
+}
+
+// present shows the callbacks only the events that are theirs.
+func (b *batch) present(d *Delivery) {
+	events, keys := d.Events[:0], d.Keys[:0]
+	for i := range b.items {
+		switch it := &b.items[i]; it.result {
+		case unstarted:
+			events, keys = append(events, it.event), append(keys, it.key)
+		case duplicate:
+			d.Duplicates++
+		}
+	}
+	clear(d.Events[len(events):])
+	clear(d.Keys[len(keys):])
+	d.Events, d.Keys = events, keys
+}
+
+// callBack hands the events to OnEvent one by one, or to OnDelivery all at
+// once, and then drops those that are to be dropped.
+func (b *batch) callBack(ctx context.Context, d *Delivery) {
+	todo := b.inTurn()
+	if len(todo) == 0 {
+		return
+	}
+	b.marked = time.Now() // the first mark is due a second from now
+	if b.h.OnEvent != nil {
+		b.onEvents(ctx, todo)
+	} else {
+		b.onDelivery(ctx, todo, d)
+	}
+	b.drop()
+}
+
+// inTurn returns the items to call back for, beginning where the attempt
+// before this one had no time left.
+func (b *batch) inTurn() []*item {
+	from := b.h.turns.of(b.id)
+	var first, last []*item
+	for i := range b.items {
+		switch it := &b.items[i]; {
+		case it.result != unstarted:
+		case it.place >= from:
+			first = append(first, it)
+		default:
+			last = append(last, it)
+		}
+	}
+	return append(first, last...)
+}
+
+func (b *batch) onEvents(ctx context.Context, todo []*item) {
+	c := &calls{
+		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
+		do: func(ctx *callContext, i int) error {
+			ctx.key = todo[i].key
+			return settled(b.h.OnEvent(ctx, todo[i].event))
+		},
+		done: func(i int, err error, late bool) { b.done(todo[i:i+1], err, late) },
+	}
+	began := time.Now()
+	c.run(b.h.concurrency())
+	if c.next < len(todo) {
+		b.warnTooSlow(time.Since(began), c.next, len(todo))
+	}
+	switch {
+	case c.next < c.n:
+		b.h.turns.set(b.id, todo[c.next].place)
+	case c.cut < c.n:
+		b.h.turns.set(b.id, todo[c.cut].place)
+	default:
+		b.h.turns.forget(b.id)
+	}
+}
+
+func (b *batch) onDelivery(ctx context.Context, todo []*item, d *Delivery) {
+	c := &calls{
+		ctx: ctx, n: 1, share: b.h.timeout(),
+		do:   func(ctx *callContext, _ int) error { return settled(b.h.OnDelivery(ctx, d)) },
+		done: func(_ int, err error, late bool) { b.done(todo, err, late) },
+	}
+	c.run(1)
+}
+
+// settled returns err, and as a [*permanentError] if it is permanent. It runs
+// within the call, because methods of the callback's error may panic or hang.
+func settled(err error) error {
+	if isPermanent(err) {
+		return &permanentError{err}
+	}
+	return err
+}
+
+// warnTooSlow says that no attempt can handle the whole delivery.
+func (b *batch) warnTooSlow(took time.Duration, calls, of int) {
+	if calls == 0 {
+		return
+	}
+	mean := took / time.Duration(calls)
+	if needed := mean * time.Duration(of); needed > b.h.timeout() {
+		b.log.line(slog.LevelWarn, "OnEvent is too slow to handle the whole delivery within Timeout: raise"+
+			" Concurrency, or let OnEvent store or enqueue the event and return",
+			"calls", calls, "of", of, "mean", mean.Round(time.Millisecond), "needed", needed.Round(time.Millisecond))
+	}
+}
+
+// done takes the outcome of a callback for the items that it was about. late
+// means that the callback had been abandoned.
+func (b *batch) done(items []*item, err error, late bool) {
+	b.log.panicked(err, "key", items[0].key)
+	for _, it := range items {
+		b.judge(it, err)
+	}
+	if late {
+		b.dropLate(items)
+	}
+	b.account(err, late)
+	b.markSoon()
+}
+
+// account keeps the body charged while a callback that was abandoned still
+// runs: it may hold the body and its events.
+func (b *batch) account(err error, late bool) {
+	switch {
+	case late:
+		b.charge.release()
+	case err == errOverran:
+		b.charge.hold()
+	}
+}
+
+// judge gives an item the result that follows from its callback's error.
+func (b *batch) judge(it *item, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if it.result == handled || it.result == dropped {
+		return // dropped while its abandoned callback still ran: the first outcome counts
+	}
+	it.err = err
+	it.late = it.late || err == errOverran
+	permanent, ok := err.(*permanentError)
+	switch {
+	case err == nil:
+		it.result = handled
+	case ok:
+		it.result, it.err, it.why = dropping, permanent.err, "its callback failed permanently"
+	case b.tooOld(it):
+		it.result, it.why = dropping, "it failed and is older than GiveUpAfter"
+	case err == errOverran:
+		it.result = overran
+		b.fail("OnEvent", it, err)
+	default:
+		it.result = failed
+		b.fail("OnEvent", it, err)
+	}
+}
+
+// tooOld reports whether the event is older than GiveUpAfter. A time before
+// 2021 is a zero or a fault, and so is one in the future: neither is an age.
+func (b *batch) tooOld(it *item) bool {
+	return b.h.GiveUpAfter > 0 && it.time.Year() > 2020 && b.started.Sub(it.time) > b.h.GiveUpAfter
+}
+
+// fail remembers the first failure for the answer. The caller holds mu.
+func (b *batch) fail(callback string, it *item, err error) {
+	switch {
+	case b.failure != nil:
+	case callback == "OnEvent" && b.h.OnDelivery != nil:
+		b.failure = fmt.Errorf("mailtrapwebhook: OnDelivery failed: %w", err)
+	default:
+		b.failure = fmt.Errorf("mailtrapwebhook: %s failed, first for the event with key %s: %w", callback, it.key, err)
+	}
+}
+
+// finish ends the work on the delivery: it tells the store the rest. What
+// abandoned callbacks return later is told by markSoon.
+func (b *batch) finish() {
+	b.mu.Lock()
+	b.final = b.count()
+	if b.marking != nil {
+		b.marking.Stop()
+	}
+	b.mu.Unlock()
+	b.settle()
+	b.store.answered()
+	b.mu.Lock()
+	b.marked = time.Time{} // the first late return is told at once
+	b.mu.Unlock()
+}
+
+// count returns how many events have each result. The caller holds mu.
+func (b *batch) count() *Report {
+	r := new(Report)
+	for i := range b.items {
+		switch it := &b.items[i]; it.result {
+		case duplicate:
+			r.Duplicates++
+		case held:
+			r.Held++
+		case handled:
+			if it.late {
+				r.Failed++ // the answer is 500, and the retry skips the event
+			} else {
+				r.Handled++
+			}
+		case dropped:
+			r.Dropped++
+		case failed, overran, dropping:
+			r.Failed++
+		case unstarted:
+			r.Unstarted++
+		}
+	}
+	return r
+}
+
+// firstFailure returns the failure that the answer names.
+func (b *batch) firstFailure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failure == nil {
+		return errOverran // never acknowledge a failed event, whatever went wrong above
+	}
+	return b.failure
+}
+
+var errNoTime = errors.New("mailtrapwebhook: there was no time left to call the callback for every event:" +
+	" raise Concurrency, or let the callback store or enqueue the event and return")
+
+// outcome returns the error that the answer is to give.
+func (b *batch) outcome() error {
+	switch {
+	case b.final.Failed > 0:
+		return b.firstFailure()
+	case b.final.Held > 0:
+		return refuse(http.StatusServiceUnavailable, "another delivery holds events of this one:"+
+			" the retry will find them handled or free")
+	case b.final.Unstarted > 0:
+		return &refusalError{http.StatusServiceUnavailable, errNoTime}
+	}
+	return nil
+}
