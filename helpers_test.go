@@ -519,6 +519,14 @@ func secretOf(d *mw.Delivery) int { return d.Secret }
 // droppedLine is part of each log line about an event that is dropped.
 const droppedLine = "event dropped"
 
+// sized returns full when the tests run at their full size, else usual.
+func sized(full, usual int) int {
+	if fullSize() {
+		return full
+	}
+	return usual
+}
+
 // bubble runs f on a fake clock, as synctest.Test does, but in the year 2026: no
 // event of Mailtrap's is from before 2020.
 func bubble(t *testing.T, f func(t *testing.T)) {
