@@ -73,7 +73,7 @@ func padded(id string, n int) []byte {
 // brokenBody is cut off behind its two events.
 func brokenBody() []byte { return []byte(strings.TrimSuffix(string(bodyOf("a", "b")), "]}") + ",") }
 
-// idOf returns the id that eventJSON gave an event, or the name of another event.
+// idOf returns the id that eventJSON gave an event, or the name of another one.
 func idOf(ev mw.Event) string {
 	if sent, ok := ev.(*mw.SendingWebhookEvent); ok {
 		return sent.EventID
@@ -360,7 +360,7 @@ func readStatus(t testing.TB, conn net.Conn) int {
 	return resp.StatusCode
 }
 
-// hog makes a request of so many bytes stay in its callback until free is called.
+// hog keeps a request of so many bytes in its callback until free is called.
 func (rig *rig) hog(bytes int) (free func()) {
 	rig.t.Helper()
 	onEvent, store := rig.h.OnEvent, rig.h.Dedup
