@@ -342,7 +342,8 @@ func TestOnDeliveryOverruns(t *testing.T) {
 	}
 }
 
-// The retry comes after five minutes. By then the lease of a dead process is over.
+// The retry comes after five minutes. By then the lease of a dead process is
+// over.
 func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		leave := make(chan struct{})
@@ -388,8 +389,8 @@ func TestUnstartedEventsAreReleased(t *testing.T) {
 	})
 }
 
-// When a callback returns late, the answer is long given. Its Commit has the full
-// five seconds.
+// When a callback returns late, the answer is long given. Its Commit has the
+// full five seconds.
 func TestLateCommitIsNotRushed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := &recordingStore{commit: func(ctx context.Context) error {
