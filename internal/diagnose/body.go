@@ -211,7 +211,7 @@ func decompress(b []byte) []byte {
 func fromForm(b []byte) []byte {
 	name, value, ok := bytes.Cut(b, []byte("="))
 	// JSON may hold = as well, so the name of a field must look like one.
-	if ok && len(value) > 0 && bytes.IndexAny(name, `{["%`) < 0 {
+	if ok && len(value) > 0 && !bytes.ContainsAny(name, `{["%`) {
 		b = value
 	}
 	b = bytes.TrimSuffix(b, []byte("="))
