@@ -37,7 +37,7 @@ func secretWrappings(name string) []change {
 			name + " has invisible characters around it",
 			"type the secret in, or copy it from Mailtrap again without what stands around it",
 		}, trimInvisible},
-		{finding{name + " has quotes around it", "store it without them"}, trimQuotes},
+		{finding{name + " has quotes around it", "store the secret without quotes"}, trimQuotes},
 	}
 }
 
