@@ -154,12 +154,18 @@ func faultyNetwork(w *world, _ int, r *http.Request) (lost bool) {
 		*r = *r.WithContext(ctx)
 	case fate < 13:
 		w.count("client sends twice")
-		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		twin := r.Clone(r.Context())
-		twin.Body = io.NopCloser(bytes.NewReader(body))
-		go w.serve(twin)
+		sendTwice(w, 0, r)
 	}
+	return false
+}
+
+// sendTwice has the receiver serve r at the same time as a copy of it.
+func sendTwice(w *world, _ int, r *http.Request) (lost bool) {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	twin := r.Clone(r.Context())
+	twin.Body = io.NopCloser(bytes.NewReader(body))
+	go w.serve(twin)
 	return false
 }
 
