@@ -66,7 +66,7 @@ func TestHandlerBrokenOffBody(t *testing.T) {
 	rig := newRig(t, &mw.Handler{}).serve()
 	conn := rig.dial(rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))+1))
 	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
-	require.Equal(t, 400, readStatus(t, conn), "what is cut off is not what was signed")
+	require.Equal(t, 400, readStatus(t, conn), "the whole body was signed, not a part")
 	require.Empty(t, rig.handled())
 }
 
