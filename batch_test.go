@@ -471,6 +471,7 @@ func TestGiveUpAfter(t *testing.T) {
 		{"older and panicking", time.Hour, func() string { return aged(61 * time.Minute) },
 			func(context.Context, mw.Event) error { panic(errBoom) }, 200},
 		{"older and overrunning", time.Hour, func() string { return aged(61 * time.Minute) }, overrun, 200},
+		{"at the time 0", time.Hour, func() string { return `{"event":"delivery","event_id":"e","timestamp":0}` }, eventReturning(errBoom), 500},
 		{"without a time", time.Hour, func() string { return `{"event":"delivery","event_id":"e"}` }, eventReturning(errBoom), 500},
 		{"at the end of 2020", time.Hour, func() string {
 			return fmt.Sprintf(`{"event":"delivery","message_id":"m","event_id":"e","timestamp":%d}`,

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -570,6 +571,36 @@ func TestHandlerGivesBackWhatItTook(t *testing.T) {
 			loadWait(t, "the request ends", func() bool { return l.load.served.Load() == 1 })
 			l.armed.Store(false)
 			l.requireBudget(1, loadLimit)
+		})
+	}
+}
+
+// A program that keeps one address of each delivery keeps neither the rest of
+// the events nor the body.
+func TestHandlerKeepsNothingOfADelivery(t *testing.T) {
+	body := benchEnvelope(500)
+	for _, test := range []struct {
+		name string
+		keep func(ev mw.Event) any
+		most float64
+	}{
+		{"an address", func(ev mw.Event) any { return ev.(*mw.SendingWebhookEvent).Email }, 500},
+		{"an event", func(ev mw.Event) any { return ev }, 800},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var last any
+			h := &mw.Handler{
+				Verifier: testVerifier(t, testSecret), Dedup: noDedup, Logger: slog.New(slog.DiscardHandler),
+				OnEvent: func(_ context.Context, ev mw.Event) error { last = test.keep(ev); return nil },
+			}
+			deliver := func() any {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, signedDelivery(body, testSecret))
+				require.Equal(t, 200, w.Code)
+				return last
+			}
+			deliver() // takes the chunks that are used again
+			require.Less(t, keptEach(100, deliver), test.most)
 		})
 	}
 }
