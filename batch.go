@@ -58,8 +58,10 @@ func (b *batch) reserve(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return &refusalError{http.StatusServiceUnavailable, errNoTime}
 	}
-	var asked []*item
-	var keys []string
+	if b.store.dedup == nil {
+		return nil
+	}
+	asked, keys := make([]*item, 0, len(b.items)), make([]string, 0, len(b.items))
 	for i := range b.items {
 		if it := &b.items[i]; it.key != "" {
 			asked, keys = append(asked, it), append(keys, it.key)
@@ -166,6 +168,7 @@ func (b *batch) onEvents(ctx context.Context, todo []*item) {
 }
 
 func (b *batch) onDelivery(ctx context.Context, todo []*item, d *Delivery) {
+	b.present(d)
 	c := &calls{
 		ctx: ctx, n: 1, share: b.h.timeout(),
 		do:   func(ctx *callContext, _ int) error { return settled(b.h.OnDelivery(ctx, d)) },
@@ -174,10 +177,10 @@ func (b *batch) onDelivery(ctx context.Context, todo []*item, d *Delivery) {
 	c.run(1)
 }
 
-// settled returns err, and as a [*permanentError] if it is permanent. It runs
-// within the call, because methods of the callback's error may panic or hang.
+// settled returns err as a [*permanentError] if it is permanent, and else as it
+// is. It runs within the call, because the error's methods may panic or hang.
 func settled(err error) error {
-	if isPermanent(err) {
+	if _, ok := err.(*permanentError); !ok && isPermanent(err) {
 		return &permanentError{err}
 	}
 	return err
@@ -230,14 +233,12 @@ func (b *batch) judge(it *item, err error) {
 	}
 	it.err = err
 	it.late = it.late || err == errOverran
-	permanent, ok := err.(*permanentError)
+	_, permanent := err.(*permanentError)
 	switch {
 	case err == nil:
 		it.result = handled
-	case ok:
-		it.result, it.err, it.why = dropping, permanent.err, "its callback failed permanently"
-	case b.tooOld(it):
-		it.result, it.why = dropping, "it failed and is older than GiveUpAfter"
+	case permanent, b.tooOld(it):
+		it.result = dropping
 	case err == errOverran:
 		it.result = overran
 		b.fail("OnEvent", it, err)

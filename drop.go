@@ -60,7 +60,11 @@ func (b *batch) toDrop() []drop {
 func (b *batch) endDrop(it *item, err error, late bool) {
 	b.log.panicked(err, "key", it.key)
 	if b.resolveDrop(it, err) {
-		b.log.line(slog.LevelError, "event dropped: "+it.why, "key", it.key, "err", textOf(it.err))
+		why := "it failed and is older than GiveUpAfter"
+		if _, permanent := it.err.(*permanentError); permanent {
+			why = "its callback failed permanently"
+		}
+		b.log.line(slog.LevelError, "event dropped: "+why, "key", it.key, "err", textOf(it.err))
 	}
 	b.account(err, late)
 	b.markSoon()

@@ -51,7 +51,6 @@ func (x *exchange) serve() error {
 	if err := x.batch.reserve(x.ctx); err != nil {
 		return err
 	}
-	x.batch.present(x.delivery)
 	x.batch.callBack(x.ctx, x.delivery)
 	x.batch.finish()
 	return x.batch.outcome()
@@ -176,9 +175,6 @@ func (x *exchange) decode() (fault, err error) {
 	d, h := x.delivery, x.h
 	body := x.body.join()
 	x.body.drop()
-	if h.OnDelivery != nil || h.OnMalformed != nil {
-		d.Body = body // else nobody sees it, and it can go
-	}
 	d.Events, d.Format, fault = decode(body, h.maxEvents())
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)
@@ -194,7 +190,9 @@ func (x *exchange) decode() (fault, err error) {
 		return nil, err
 	}
 	x.batch = x.newBatch(newItems(d.Events, scope, body))
-	d.Keys = x.batch.keys()
+	if h.OnDelivery != nil || h.OnMalformed != nil {
+		d.Body, d.Keys = body, x.batch.keys() // else nobody sees them
+	}
 	return fault, nil
 }
 

@@ -14,17 +14,16 @@ type item struct {
 	event  Event
 	key    string // with the scope; "" if nothing tells the event
 	time   time.Time
-	place  int // in the delivery
+	place  int   // in the delivery
+	err    error // of its callback
 	result result
-	err    error  // of its callback
-	why    string // it is to be dropped
+	told   result // the result that the store knows, 0 for none
 	late   bool   // its callback was abandoned, which counts as a failure
-	told   result // what the store knows, 0 for nothing
 }
 
 // A result is what has become of an event. Once a callback has had the event,
 // batch.mu guards it.
-type result int
+type result uint8
 
 const (
 	unstarted result = iota + 1
