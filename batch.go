@@ -154,13 +154,11 @@ func (b *batch) onEvents(ctx context.Context, todo []*item) {
 	}
 	began := time.Now()
 	c.run(b.h.concurrency())
-	if c.next < len(todo) {
-		b.warnTooSlow(time.Since(began), c.next, len(todo))
-	}
 	switch {
 	case c.next < c.n:
+		b.warnTooSlow(time.Since(began), c.next, c.n)
 		b.h.turns.set(b.id, todo[c.next].place)
-	case c.cut < c.n:
+	case c.cut < c.n: // every event had a turn, but this one too short a turn
 		b.h.turns.set(b.id, todo[c.cut].place)
 	default:
 		b.h.turns.forget(b.id)
@@ -269,12 +267,14 @@ func (b *batch) fail(callback string, it *item, err error) {
 // abandoned callbacks return later is told by markSoon.
 func (b *batch) finish() {
 	b.mu.Lock()
+	// The counts are taken once, so that a late return cannot make the report
+	// and the answer disagree.
 	b.final = b.count()
 	if b.marking != nil {
 		b.marking.Stop()
 	}
 	b.mu.Unlock()
-	b.settle()
+	b.settle() // waits for a mark that is under way
 	b.store.answered()
 	b.mu.Lock()
 	b.marked = time.Time{} // the first late return is told at once

@@ -59,7 +59,7 @@ func (x *exchange) serve() error {
 // admit makes the checks that need no byte of the body.
 func (x *exchange) admit() error {
 	if err := x.h.checkSetup(); err != nil {
-		return err
+		return err // before anything is called that may not be set
 	}
 	if x.r.Method != http.MethodPost {
 		return refuse(http.StatusMethodNotAllowed, "the request is not a POST: Mailtrap posts")
@@ -75,6 +75,7 @@ func (x *exchange) admit() error {
 	if err := x.chooseVerifier(); err != nil {
 		return err
 	}
+	// Ask for the header before the body: a stranger without one costs nothing.
 	var err error
 	if x.signature, err = signatureOf(x.r); err != nil {
 		return &refusalError{http.StatusBadRequest, err}
@@ -142,7 +143,7 @@ func (x *exchange) verify() error {
 		ReceivedAt:  x.started,
 		Request:     x.r.WithContext(x.ctx),
 	}
-	x.delivery.Request.Body = http.NoBody
+	x.delivery.Request.Body = http.NoBody // it has been read
 	return nil
 }
 
@@ -157,7 +158,7 @@ const (
 func (x *exchange) explain(err error) error {
 	switch {
 	case errors.Is(err, ErrNoSecret):
-		return err
+		return err // the verifier of a VerifierFor: the request is not to blame
 	case int64(x.body.size) < x.r.ContentLength:
 		return bodyReadBefore(err)
 	case x.body.size == 0, x.body.size > maxDiagnosed, !x.h.mayDiagnose(x.started):
@@ -174,12 +175,12 @@ func (x *exchange) explain(err error) error {
 func (x *exchange) decode() (fault, err error) {
 	d, h := x.delivery, x.h
 	body := x.body.join()
-	x.body.drop()
+	x.body.drop() // early, so that other requests use the chunks meanwhile
 	d.Events, d.Format, fault = decode(body, h.maxEvents())
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)
 	x.countEvents()
-	if fault == errTooManyEvents {
+	if fault == errTooManyEvents { // OnMalformed must not see it: the JSON is sound
 		return nil, &refusalError{http.StatusRequestEntityTooLarge, fault}
 	}
 	if fault != nil && h.OnMalformed == nil {
@@ -245,7 +246,7 @@ func (x *exchange) handleMalformed(fault error) error {
 		x.log.line(slog.LevelError, "malformed delivery dropped", "err", textOf(err))
 		x.report.Dropped = x.report.Events
 		return nil
-	case errors.Is(err, fault):
+	case errors.Is(err, fault): // OnMalformed looked and did not take it
 		return &refusalError{http.StatusUnprocessableEntity, err}
 	case err != nil:
 		x.log.panicked(err)
@@ -261,7 +262,7 @@ func (x *exchange) handleMalformed(fault error) error {
 func (x *exchange) answer(err error) {
 	x.log.panicked(err)
 	x.conclude(err)
-	x.limitDiscarding()
+	x.limitDiscarding() // before WriteHeader, at which net/http reads what is left
 	switch status := x.report.Status; status {
 	case http.StatusOK:
 		x.w.WriteHeader(status)

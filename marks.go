@@ -55,7 +55,7 @@ func (s *storeCalls) commit(keys []string) bool {
 // delivery may own them.
 func (s *storeCalls) release(keys []string) {
 	if !time.Now().Before(s.lease) {
-		return
+		return // a callback came so late that the retry may be at work
 	}
 	s.call("Release", func(ctx context.Context) error {
 		ctx, cancel := context.WithDeadline(ctx, s.lease)
@@ -107,7 +107,7 @@ func (b *batch) markSoon() {
 func (b *batch) settle() {
 	b.store.lock() // held over the calls, so that no two overlap
 	defer b.store.unlock()
-	done, undone := b.untold()
+	done, undone := b.untold() // under the lock, or two calls could tell the same
 	if len(done) > 0 && !b.store.commit(keysOf(done)) {
 		b.forget(done) // so that the next call tells the store again
 	}
