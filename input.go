@@ -55,9 +55,9 @@ func (in *input) hold() { in.held, in.mark = true, in.pos }
 func (in *input) release() { in.held = false }
 
 // rewind ends hold and returns to where hold was called. It reports false, and
-// stays where it is, if more than limit bytes have been passed since.
+// stays where it is, if what was held has become too large.
 func (in *input) rewind() bool {
-	ok := in.held && in.pos-in.mark <= in.limit
+	ok := in.held
 	if in.release(); ok {
 		in.pos = in.mark
 	}
@@ -91,11 +91,11 @@ func (in *input) line() (line []byte, ok bool) {
 
 // awaitValue reads until the JSON value at pos is whole, as far as its brackets
 // and quotes tell, or is larger than limit, or the input ends.
-func (in *input) awaitValue() {
+func (in *input) awaitValue(limit int) {
 	var end valueEnd
 	for seen := 0; ; {
 		seen += end.find(in.rest()[seen:])
-		if end.found || seen > in.limit || !in.more() {
+		if end.found || seen > limit || !in.more() {
 			return
 		}
 	}

@@ -278,7 +278,7 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	case ev != nil:
 		d.in.pass(size)
 		return ev, nil
-	case !d.cutOff() && !d.beyondLimit():
+	case !d.cutOff() && !d.beyond(d.in.limit):
 		return nil, d.syntaxError()
 	}
 	// The object is not whole yet. An event must be in memory as a whole, and an
@@ -327,7 +327,7 @@ func (d *Decoder) passMembers(first bool) (array bool, err error) {
 			d.enterArray(2)
 			return true, nil
 		}
-		if _, err := d.passValue(); err != nil {
+		if _, err := d.passValue(d.in.limit); err != nil {
 			return false, err
 		}
 	}
@@ -339,7 +339,9 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 	if c, ok := d.in.peek(); ok && c != '"' {
 		return false, d.in.errorAt(0, jsonscan.BadKey)
 	}
-	key, err := d.passValue()
+	// An event may be limited to fewer bytes than the key that tells an envelope.
+	const longest = len(`"events"`) * len(`\u0065`)
+	key, err := d.passValue(max(d.in.limit, longest))
 	if err != nil {
 		return false, err
 	}
@@ -358,16 +360,17 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 }
 
 // passValue passes over a value in the outermost object. It returns the text of
-// the value, which is good until more is read, and none if that is too large.
-func (d *Decoder) passValue() (text []byte, err error) {
+// the value, which is good until more is read, and none if that is larger than
+// limit.
+func (d *Decoder) passValue(limit int) (text []byte, err error) {
 	d.in.peek()
 	size := d.value(d.in.rest(), 1)
 	if d.cutOff() {
-		d.in.awaitValue()
+		d.in.awaitValue(limit)
 		size = d.value(d.in.rest(), 1)
 	}
 	switch fault, _ := d.scanner.Fault(); {
-	case fault != "" && d.beyondLimit():
+	case fault != "" && d.beyond(limit):
 		d.in.skipValue()
 		return nil, nil
 	case fault != "":
@@ -410,11 +413,11 @@ func (d *Decoder) element() (Event, error) {
 	d.inside = true
 	ev, size := d.event(d.in.rest(), d.depth)
 	if ev == nil && d.cutOff() {
-		d.in.awaitValue()
+		d.in.awaitValue(d.in.limit)
 		ev, size = d.event(d.in.rest(), d.depth)
 	}
 	switch {
-	case ev == nil && d.beyondLimit():
+	case ev == nil && d.beyond(d.in.limit):
 		offset, line := d.in.offset(), d.in.lineAt(0)
 		d.in.skipValue()
 		return tooLarge(offset, line), nil
@@ -567,12 +570,12 @@ func (d *Decoder) cutOff() bool {
 	return fault == jsonscan.CutOff
 }
 
-// beyondLimit reports whether the fault in what was scanned last is beyond the
-// limit of a value. Such a fault must not count: how much of a large value is in
-// memory, and so is scanned, is up to the reader.
-func (d *Decoder) beyondLimit() bool {
+// beyond reports whether the fault in what was scanned last is beyond the limit
+// of a value. Such a fault must not count: the reader's pieces decide how much of
+// a large value is in memory and scanned.
+func (d *Decoder) beyond(limit int) bool {
 	_, at := d.scanner.Fault()
-	return at > d.in.limit
+	return at > limit
 }
 
 // syntaxError returns the error for the fault in what was scanned last, which
