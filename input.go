@@ -57,7 +57,7 @@ func (in *input) release() { in.held = false }
 // rewind ends hold and returns to where hold was called. It reports false, and
 // stays where it is, if what was held has become too large.
 func (in *input) rewind() bool {
-	ok := in.held
+	ok := in.held && in.pos-in.mark <= in.limit
 	if in.release(); ok {
 		in.pos = in.mark
 	}

@@ -269,6 +269,7 @@ func (d *Decoder) firstObject() (Event, error) {
 // eventOrEnvelope returns the event that the object at pos, on that line, is. In
 // an envelope it enters the array of events and returns no event.
 func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
+	offset := d.in.offset()
 	ev, size, envelope := d.object(d.in.rest(), 0, fieldEvents)
 	switch {
 	case envelope:
@@ -278,13 +279,12 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	case ev != nil:
 		d.in.pass(size)
 		return ev, nil
-	case !d.cutOff() && !d.beyond(d.in.limit):
+	case !d.cutOff() && !d.isTooLarge():
 		return nil, d.syntaxError()
 	}
-	// The object is not whole yet. An event must be in memory as a whole, and an
-	// envelope need not. Which of them it is shows as its members are passed one by
+	// The object is not whole or is large. An event must be in memory as a whole,
+	// and an envelope need not. Which of them it is shows as its members are passed one by
 	// one.
-	offset := d.in.offset()
 	d.in.hold()
 	d.in.pass(len("{"))
 	array, err := d.passMembers(true)
@@ -369,16 +369,16 @@ func (d *Decoder) passValue(limit int) (text []byte, err error) {
 		d.in.awaitValue(limit)
 		size = d.value(d.in.rest(), 1)
 	}
-	switch fault, _ := d.scanner.Fault(); {
-	case fault != "" && d.beyond(limit):
+	switch fault, at := d.scanner.Fault(); {
+	case fault == "" && size <= limit:
+		text = d.in.rest()[:size]
+		d.in.pass(size)
+		return text, nil
+	case fault == "" || at > limit:
 		d.in.skipValue()
 		return nil, nil
-	case fault != "":
-		return nil, d.syntaxError()
 	}
-	text = d.in.rest()[:size]
-	d.in.pass(size)
-	return text, nil
+	return nil, d.syntaxError()
 }
 
 // envelope goes on behind an array of events.
@@ -417,15 +417,15 @@ func (d *Decoder) element() (Event, error) {
 		ev, size = d.event(d.in.rest(), d.depth)
 	}
 	switch {
-	case ev == nil && d.beyond(d.in.limit):
+	case ev != nil:
+		d.in.pass(size)
+		return ev, nil
+	case d.isTooLarge():
 		offset, line := d.in.offset(), d.in.lineAt(0)
 		d.in.skipValue()
 		return tooLarge(offset, line), nil
-	case ev == nil:
-		return nil, d.syntaxError()
 	}
-	d.in.pass(size)
-	return ev, nil
+	return nil, d.syntaxError()
 }
 
 // line reads the next line of JSON Lines that is not empty.
@@ -493,20 +493,17 @@ func (d *Decoder) end() error {
 	return io.EOF
 }
 
-// event decodes the element that begins the text, which stands in depth arrays
-// and objects. It returns no event if the text is not JSON or is cut off, which
-// the scanner then says. The text is a part of rest, from its beginning.
+// event decodes the element at the beginning of text, which is a part of rest and
+// stands in depth arrays and objects. It returns no event if the element is too
+// large, or else has a fault, which the scanner then tells.
 func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
 	if text[0] == '{' {
 		ev, size, _ = d.object(text, depth, jsonscan.None)
 		return ev, size
 	}
 	size = d.value(text, depth)
-	switch fault, _ := d.scanner.Fault(); {
-	case fault != "":
+	if fault, _ := d.scanner.Fault(); fault != "" || size > d.in.limit {
 		return nil, size
-	case size > d.in.limit:
-		return tooLarge(d.in.offset(), d.in.lineAt(0)), size
 	}
 	return d.unknown(text[:size], 0, errNoObject), size
 }
@@ -516,11 +513,8 @@ func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
 func (d *Decoder) object(text []byte, depth, arrayAt int) (ev Event, size int, stopped bool) {
 	d.scanner.Reset(text)
 	size, stopped = d.scanner.Find(fieldKeys, depth, arrayAt, &d.fields.members)
-	if fault, _ := d.scanner.Fault(); fault != "" || stopped {
+	if fault, _ := d.scanner.Fault(); fault != "" || stopped || size > d.in.limit {
 		return nil, size, stopped
-	}
-	if size > d.in.limit {
-		return tooLarge(d.in.offset(), d.in.lineAt(0)), size, false
 	}
 	ev = d.fields.read(text[:size])
 	if d.fields.fault != "" {
@@ -570,20 +564,23 @@ func (d *Decoder) cutOff() bool {
 	return fault == jsonscan.CutOff
 }
 
-// beyond reports whether the fault in what was scanned last is beyond the limit
-// of a value. Such a fault must not count: the reader's pieces decide how much of
-// a large value is in memory and scanned.
-func (d *Decoder) beyond(limit int) bool {
-	_, at := d.scanner.Fault()
-	return at > limit
+// isTooLarge reports whether what was scanned last, and gave no event, is larger
+// than the limit. A fault beyond the limit does not count: the pieces in which
+// the input comes decide whether it is seen.
+func (d *Decoder) isTooLarge() bool {
+	fault, at := d.scanner.Fault()
+	return fault == "" || at > d.in.limit
 }
 
 // syntaxError returns the error for the fault in what was scanned last, which
 // is rest.
 func (d *Decoder) syntaxError() error {
-	fault, at := d.scanner.Fault()
-	if fault == jsonscan.CutOff {
+	switch fault, at := d.scanner.Fault(); fault {
+	case "":
+		return d.in.errorAt(0, errTooLarge)
+	case jsonscan.CutOff:
 		return d.in.endError(fault)
+	default:
+		return d.in.errorAt(at, fault)
 	}
-	return d.in.errorAt(at, fault)
 }
