@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
@@ -47,10 +48,8 @@ func (e *DecodeError) Error() string {
 func (e *DecodeError) Unwrap() error { return e.Err }
 
 const (
-	errEmpty    reason = "the body is empty"
-	errNoBody   reason = "the body is neither a JSON object nor an array"
-	errNoObject reason = "the element is not an object"
-	errTooLarge reason = "the event is larger than MaxEventBytes"
+	errEmpty  reason = "the body is empty"
+	errNoBody reason = "the body is neither a JSON object nor an array"
 )
 
 var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents:" +
@@ -70,16 +69,17 @@ var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events
 // syntax error outside of JSON Lines, or with a broken first line. It then also
 // returns the events before the fault.
 func Parse(body []byte) ([]Event, error) {
-	events, _, err := decode(body, len(body))
+	events, _, err := decode(body, math.MaxInt)
 	return events, err
 }
 
 // decode decodes a body of at most max events. It neither keeps nor changes the
 // body.
 func decode(body []byte, max int) ([]Event, Format, error) {
-	const size = 256 // of the smallest usual event
 	d := Decoder{in: input{buf: body, limit: maxEvent}}
-	events := make([]Event, 0, min(len(body)/size+1, 512, max))
+	// Usual events take 256 bytes or more, and usual batches have 500 of them. A
+	// hostile body must not claim memory that it has no events for.
+	events := make([]Event, 0, min(len(body)/256+1, 512))
 	for {
 		ev, err := d.Decode()
 		switch {
@@ -92,23 +92,6 @@ func decode(body []byte, max int) ([]Event, Format, error) {
 		}
 		events = append(events, ev)
 	}
-}
-
-// decodeOne decodes a text that is one event.
-func decodeOne(text []byte) (Event, error) {
-	d := Decoder{in: input{buf: text, limit: maxEvent}}
-	if _, ok := d.in.peek(); !ok {
-		return nil, d.in.errorAt(0, errEmpty)
-	}
-	ev, size := d.event(d.in.rest(), 0)
-	if ev == nil {
-		return nil, d.syntaxError()
-	}
-	d.in.pass(size)
-	if _, ok := d.in.peek(); ok {
-		return nil, d.in.errorAt(0, jsonscan.TrailingBytes)
-	}
-	return ev, nil
 }
 
 // A Decoder decodes a body of either format from a stream. Each event is
@@ -213,6 +196,7 @@ func (d *Decoder) start() (Event, error) {
 	case c == '{':
 		return d.firstObject()
 	}
+	// A scalar is JSON, but no event. Senders of other things end here.
 	return nil, d.in.errorAt(0, errNoBody)
 }
 
@@ -230,6 +214,7 @@ func (d *Decoder) maxEventBytes() int {
 
 func (d *Decoder) passByteOrderMark() error {
 	mark := []byte("\uFEFF")
+	// The reader may return fewer bytes than the mark has.
 	for len(d.in.rest()) < len(mark) && bytes.HasPrefix(mark, d.in.rest()) {
 		if !d.in.more() {
 			return d.in.readError()
@@ -254,11 +239,14 @@ func (d *Decoder) firstObject() (Event, error) {
 	if ev == nil {
 		return nil, err
 	}
+	// An event on one line may be a whole body in JSON, or in JSON Lines the first
+	// of many. Taking it for JSON Lines is right for both.
 	if d.in.lineAt(0) > line {
 		d.state, d.format = atEnd, FormatJSON
 		return ev, nil
 	}
-	// A first line that is broken makes the body broken.
+	// Nothing says that a body with a broken first line is JSON Lines: it is broken
+	// as a whole.
 	if err := d.passLineEnd(); err != nil {
 		return nil, err
 	}
@@ -282,9 +270,8 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	case !d.cutOff() && !d.isTooLarge():
 		return nil, d.syntaxError()
 	}
-	// The object is not whole or is large. An event must be in memory as a whole,
-	// and an envelope need not. Which of them it is shows as its members are passed one by
-	// one.
+	// The object is not whole, or large. An event must be in memory as a whole, but
+	// an envelope need not. Passing the members one by one shows which it is.
 	d.in.hold()
 	d.in.pass(len("{"))
 	array, err := d.passMembers(true)
@@ -321,6 +308,7 @@ func (d *Decoder) passMembers(first bool) (array bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		// Other values of an events member are no events: only an array counts.
 		if c, _ := d.in.peek(); c == '[' && isEvents {
 			d.in.release()
 			d.in.pass(1)
@@ -365,6 +353,8 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 func (d *Decoder) passValue(limit int) (text []byte, err error) {
 	d.in.peek()
 	size := d.value(d.in.rest(), 1)
+	// Nearly all values are in the buffer as a whole: look for the end of others
+	// only.
 	if d.cutOff() {
 		d.in.awaitValue(limit)
 		size = d.value(d.in.rest(), 1)
@@ -412,6 +402,7 @@ func (d *Decoder) element() (Event, error) {
 	}
 	d.inside = true
 	ev, size := d.event(d.in.rest(), d.depth)
+	// As in passValue, the element is nearly always whole.
 	if ev == nil && d.cutOff() {
 		d.in.awaitValue(d.in.limit)
 		ev, size = d.event(d.in.rest(), d.depth)
@@ -435,8 +426,9 @@ func (d *Decoder) line() (Event, error) {
 	}
 	offset := d.in.offset()
 	line, ok := d.in.line()
+	// Where the reader failed, the last line may be cut off and still be JSON.
 	if d.in.readError() != nil && len(line) == len(d.in.rest()) {
-		return nil, d.in.readError() // the line may be cut off
+		return nil, d.in.readError()
 	}
 	if !ok {
 		return tooLarge(offset, d.in.lineAt(0)), nil
@@ -447,22 +439,6 @@ func (d *Decoder) line() (Event, error) {
 }
 
 const lineBlanks = " \t\r" // white space within a line
-
-// lineEvent returns the event that a line is.
-func (d *Decoder) lineEvent(line []byte) Event {
-	for jsonscan.IsBlank(line[len(line)-1]) {
-		line = line[:len(line)-1]
-	}
-	ev, size := d.event(line, 0)
-	if ev == nil {
-		fault, at := d.scanner.Fault()
-		return d.unknown(line, at, fault)
-	}
-	if tail := bytes.TrimLeft(line[size:], lineBlanks); len(tail) > 0 {
-		return d.unknown(line, len(line)-len(tail), jsonscan.TrailingBytes)
-	}
-	return ev
-}
 
 // passLineEnd passes over the white space that the line ends in. Anything else
 // is an error.
@@ -491,96 +467,4 @@ func (d *Decoder) end() error {
 		return err
 	}
 	return io.EOF
-}
-
-// event decodes the element at the beginning of text, which is a part of rest and
-// stands in depth arrays and objects. It returns no event if the element is too
-// large, or else has a fault, which the scanner then tells.
-func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
-	if text[0] == '{' {
-		ev, size, _ = d.object(text, depth, jsonscan.None)
-		return ev, size
-	}
-	size = d.value(text, depth)
-	if fault, _ := d.scanner.Fault(); fault != "" || size > d.in.limit {
-		return nil, size
-	}
-	return d.unknown(text[:size], 0, errNoObject), size
-}
-
-// object is event for an object. It stops at an array that is the member
-// arrayAt, and then reports true and returns the index of the array.
-func (d *Decoder) object(text []byte, depth, arrayAt int) (ev Event, size int, stopped bool) {
-	d.scanner.Reset(text)
-	size, stopped = d.scanner.Find(fieldKeys, depth, arrayAt, &d.fields.members)
-	if fault, _ := d.scanner.Fault(); fault != "" || stopped || size > d.in.limit {
-		return nil, size, stopped
-	}
-	ev = d.fields.read(text[:size])
-	if d.fields.fault != "" {
-		setErr(ev, d.in.errorAt(d.fields.faultAt, d.fields.fault))
-	}
-	return ev, size, false
-}
-
-func setErr(ev Event, err error) {
-	switch ev := ev.(type) {
-	case *SendingWebhookEvent:
-		ev.Err = err
-	case *ActivityLogWebhookEvent:
-		ev.Err = err
-	case *InboundWebhookEvent:
-		ev.Err = err
-	case *UnknownEvent:
-		ev.Err = err
-	}
-}
-
-// value passes over the value that begins the text.
-func (d *Decoder) value(text []byte, depth int) (size int) {
-	d.scanner.Reset(text)
-	size = d.scanner.Value(0, depth)
-	// A number that the text ends in may go on, unless it stands alone.
-	if fault, _ := d.scanner.Fault(); fault == "" && depth > 0 && size == len(text) && isNumber(text) {
-		d.scanner.CutOff()
-	}
-	return size
-}
-
-func isNumber(text []byte) bool { return text[0] == '-' || '0' <= text[0] && text[0] <= '9' }
-
-func (d *Decoder) unknown(raw []byte, at int, why error) *UnknownEvent {
-	return &UnknownEvent{Raw: string(raw), Err: d.in.errorAt(at, why)}
-}
-
-// tooLarge returns the event for one that begins there and is too large.
-func tooLarge(offset int64, line int) *UnknownEvent {
-	return &UnknownEvent{Err: &DecodeError{Offset: offset, Line: line, Err: errTooLarge}}
-}
-
-// cutOff reports whether the text that was scanned last is cut off.
-func (d *Decoder) cutOff() bool {
-	fault, _ := d.scanner.Fault()
-	return fault == jsonscan.CutOff
-}
-
-// isTooLarge reports whether what was scanned last, and gave no event, is larger
-// than the limit. A fault beyond the limit does not count: the pieces in which
-// the input comes decide whether it is seen.
-func (d *Decoder) isTooLarge() bool {
-	fault, at := d.scanner.Fault()
-	return fault == "" || at > d.in.limit
-}
-
-// syntaxError returns the error for the fault in what was scanned last, which
-// is rest.
-func (d *Decoder) syntaxError() error {
-	switch fault, at := d.scanner.Fault(); fault {
-	case "":
-		return d.in.errorAt(0, errTooLarge)
-	case jsonscan.CutOff:
-		return d.in.endError(fault)
-	default:
-		return d.in.errorAt(at, fault)
-	}
 }

@@ -87,7 +87,7 @@ func (s *Scanner) Find(keys *Keys, depth, arrayAt int, found *Members) (end int,
 		} else {
 			i, key = s.key(i, keys, key)
 		}
-		if found.At[key].To != 0 {
+		if found.At[key].To != 0 { // of equal keys, the last counts
 			found.forget(1 << key)
 		}
 		switch s.byteAt(i) {

@@ -66,6 +66,7 @@ func unescapeHex(text []byte) (r rune, size int) {
 	if !utf16.IsSurrogate(r) {
 		return r, 6
 	}
+	// Only a pair of halves is a rune; a half that stands alone is none.
 	if bytes.HasPrefix(text[6:], []byte(`\u`)) {
 		if pair := utf16.DecodeRune(r, hex4(text[8:])); pair != utf8.RuneError {
 			return pair, 12
