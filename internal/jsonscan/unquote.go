@@ -35,7 +35,12 @@ func WriteUnquoted(w *strings.Builder, literal []byte) {
 		if r == '\\' {
 			r, size = unescape(literal[i:])
 		}
-		w.WriteRune(r)
+		// Escapes are mostly of ASCII, for which WriteRune is slow.
+		if r < utf8.RuneSelf {
+			w.WriteByte(byte(r))
+		} else {
+			w.WriteRune(r)
+		}
 		i += size
 	}
 }
