@@ -45,7 +45,7 @@ func (r *fieldReader) read(text []byte) Event {
 	r.odd.Reset()
 	at := r.members.At[fieldEvent]
 	name := text[at.From:at.To]
-	if r.oddFields()&setOf(fieldEvent) != 0 {
+	if r.oddFields()&(1<<fieldEvent) != 0 {
 		r.makeValues(setOf(fieldEvent))
 		name = []byte(r.str(fieldEvent))
 	}
@@ -153,7 +153,7 @@ func (r *fieldReader) writeValue(field int) bool {
 			return false
 		}
 		return true
-	case r.members.Objects&setOf(field) != 0 && form == aRawObject:
+	case r.members.Objects&(1<<field) != 0 && form == aRawObject:
 		// Events are equal however the JSON around them is laid out.
 		var compact bytes.Buffer
 		_ = json.Compact(&compact, text) // the scanner has checked it
@@ -172,7 +172,7 @@ func (r *fieldReader) form(field int) form {
 	return fieldTable[field].form
 }
 
-func (r *fieldReader) isString(field int) bool { return r.members.Strings&setOf(field) != 0 }
+func (r *fieldReader) isString(field int) bool { return r.members.Strings&(1<<field) != 0 }
 
 // unreadable notes that a field is not of its form. The first in the text counts.
 func (r *fieldReader) unreadable(field int) {

@@ -55,7 +55,7 @@ func (in *input) hold() { in.held, in.mark = true, in.pos }
 func (in *input) release() { in.held = false }
 
 // rewind ends hold and returns to where hold was called. It reports false, and
-// stays where it is, if more than limit bytes have been passed since.
+// stays where it is, if what was held has become too large.
 func (in *input) rewind() bool {
 	ok := in.held && in.pos-in.mark <= in.limit
 	if in.release(); ok {
@@ -73,6 +73,7 @@ func (in *input) line() (line []byte, ok bool) {
 			line = in.rest()[:seen+n]
 			break
 		}
+		// The limit is for the line without its line break, of which "\r" may be part.
 		if seen = len(in.rest()); seen > in.limit+len("\r") {
 			in.pass(seen)
 			seen, ok = 0, false
@@ -91,11 +92,11 @@ func (in *input) line() (line []byte, ok bool) {
 
 // awaitValue reads until the JSON value at pos is whole, as far as its brackets
 // and quotes tell, or is larger than limit, or the input ends.
-func (in *input) awaitValue() {
+func (in *input) awaitValue(limit int) {
 	var end valueEnd
 	for seen := 0; ; {
 		seen += end.find(in.rest()[seen:])
-		if end.found || seen > in.limit || !in.more() {
+		if end.found || seen > limit || !in.more() {
 			return
 		}
 	}
@@ -140,7 +141,7 @@ func (e *valueEnd) find(text []byte) (size int) {
 			e.depth--
 			e.found = e.depth <= 0
 		}
-		// A number ends before the byte that follows.
+		// A scalar ends before the byte that follows, and has no end of its own.
 		if e.depth < 0 || e.depth == 0 && !e.quoted && (c == ',' || jsonscan.IsBlank(c)) {
 			e.found = true
 			return i
@@ -160,7 +161,7 @@ func (in *input) more() bool {
 		return false
 	}
 	in.drop()
-	// A buffer that is nearly full would make for many small reads.
+	// Reading into the rest of a nearly full buffer would take many small reads.
 	if len(in.buf) >= cap(in.buf)/2 {
 		const least = 64 << 10
 		in.buf = append(make([]byte, 0, max(least, 2*cap(in.buf))), in.buf...)

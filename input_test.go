@@ -188,8 +188,9 @@ func TestMaxEventBytes(t *testing.T) {
 		}
 	})
 	t.Run("decides alike however the body arrives", func(t *testing.T) {
-		for _, body := range []string{sized(200) + " x\n" + opened + "\n" + clicked, "{ \n" + opened + "\n", sized(99) + "          x\n" + opened} {
-			for _, most := range []int{5, 100} {
+		for _, body := range []string{sized(200) + " x\n" + opened + "\n" + clicked, "{ \n" + opened + "\n", sized(99) + "          x\n" + opened, `{"events":[` + opened + `]}`,
+			`[` + strings.Repeat("1", 102) + `x]`, `[{"a":` + strings.Repeat(" ", 102) + `x},5]`, `[{"a":x` + strings.Repeat(" ", 102) + `},5]`, `{"a":` + strings.Repeat(" ", 102) + `x}`} {
+			for _, most := range []int{1, 5, 100} {
 				whole, small := mw.NewDecoder(strings.NewReader(body)), mw.NewDecoder(iotest.OneByteReader(strings.NewReader(body)))
 				whole.MaxEventBytes, small.MaxEventBytes = most, most
 				want, wantErr := drain(whole)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
@@ -47,10 +48,8 @@ func (e *DecodeError) Error() string {
 func (e *DecodeError) Unwrap() error { return e.Err }
 
 const (
-	errEmpty    reason = "the body is empty"
-	errNoBody   reason = "the body is neither a JSON object nor an array"
-	errNoObject reason = "the element is not an object"
-	errTooLarge reason = "the event is larger than MaxEventBytes"
+	errEmpty  reason = "the body is empty"
+	errNoBody reason = "the body is neither a JSON object nor an array"
 )
 
 var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents:" +
@@ -70,16 +69,17 @@ var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events
 // syntax error outside of JSON Lines, or with a broken first line. It then also
 // returns the events before the fault.
 func Parse(body []byte) ([]Event, error) {
-	events, _, err := decode(body, len(body))
+	events, _, err := decode(body, math.MaxInt)
 	return events, err
 }
 
 // decode decodes a body of at most max events. It neither keeps nor changes the
 // body.
 func decode(body []byte, max int) ([]Event, Format, error) {
-	const size = 256 // of the smallest usual event
 	d := Decoder{in: input{buf: body, limit: maxEvent}}
-	events := make([]Event, 0, min(len(body)/size+1, 512, max))
+	// Usual events take 256 bytes or more, and usual batches have 500 of them. A
+	// hostile body must not claim memory that it has no events for.
+	events := make([]Event, 0, min(len(body)/256+1, 512))
 	for {
 		ev, err := d.Decode()
 		switch {
@@ -92,23 +92,6 @@ func decode(body []byte, max int) ([]Event, Format, error) {
 		}
 		events = append(events, ev)
 	}
-}
-
-// decodeOne decodes a text that is one event.
-func decodeOne(text []byte) (Event, error) {
-	d := Decoder{in: input{buf: text, limit: maxEvent}}
-	if _, ok := d.in.peek(); !ok {
-		return nil, d.in.errorAt(0, errEmpty)
-	}
-	ev, size := d.event(d.in.rest(), 0)
-	if ev == nil {
-		return nil, d.syntaxError()
-	}
-	d.in.pass(size)
-	if _, ok := d.in.peek(); ok {
-		return nil, d.in.errorAt(0, jsonscan.TrailingBytes)
-	}
-	return ev, nil
 }
 
 // A Decoder decodes a body of either format from a stream. Each event is
@@ -213,6 +196,7 @@ func (d *Decoder) start() (Event, error) {
 	case c == '{':
 		return d.firstObject()
 	}
+	// A scalar is JSON, but no event. Senders of other things end here.
 	return nil, d.in.errorAt(0, errNoBody)
 }
 
@@ -230,6 +214,7 @@ func (d *Decoder) maxEventBytes() int {
 
 func (d *Decoder) passByteOrderMark() error {
 	mark := []byte("\uFEFF")
+	// The reader may return fewer bytes than the mark has.
 	for len(d.in.rest()) < len(mark) && bytes.HasPrefix(mark, d.in.rest()) {
 		if !d.in.more() {
 			return d.in.readError()
@@ -254,11 +239,14 @@ func (d *Decoder) firstObject() (Event, error) {
 	if ev == nil {
 		return nil, err
 	}
+	// An event on one line may be a whole body in JSON, or in JSON Lines the first
+	// of many. Taking it for JSON Lines is right for both.
 	if d.in.lineAt(0) > line {
 		d.state, d.format = atEnd, FormatJSON
 		return ev, nil
 	}
-	// A first line that is broken makes the body broken.
+	// Nothing says that a body with a broken first line is JSON Lines: it is broken
+	// as a whole.
 	if err := d.passLineEnd(); err != nil {
 		return nil, err
 	}
@@ -269,6 +257,7 @@ func (d *Decoder) firstObject() (Event, error) {
 // eventOrEnvelope returns the event that the object at pos, on that line, is. In
 // an envelope it enters the array of events and returns no event.
 func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
+	offset := d.in.offset()
 	ev, size, envelope := d.object(d.in.rest(), 0, fieldEvents)
 	switch {
 	case envelope:
@@ -278,13 +267,11 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	case ev != nil:
 		d.in.pass(size)
 		return ev, nil
-	case !d.cutOff() && !d.beyondLimit():
+	case !d.cutOff() && !d.isTooLarge():
 		return nil, d.syntaxError()
 	}
-	// The object is not whole yet. An event must be in memory as a whole, and an
-	// envelope need not. Which of them it is shows as its members are passed one by
-	// one.
-	offset := d.in.offset()
+	// The object is not whole, or large. An event must be in memory as a whole, but
+	// an envelope need not. Passing the members one by one shows which it is.
 	d.in.hold()
 	d.in.pass(len("{"))
 	array, err := d.passMembers(true)
@@ -321,13 +308,14 @@ func (d *Decoder) passMembers(first bool) (array bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		// Other values of an events member are no events: only an array counts.
 		if c, _ := d.in.peek(); c == '[' && isEvents {
 			d.in.release()
 			d.in.pass(1)
 			d.enterArray(2)
 			return true, nil
 		}
-		if _, err := d.passValue(); err != nil {
+		if _, err := d.passValue(d.in.limit); err != nil {
 			return false, err
 		}
 	}
@@ -339,7 +327,9 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 	if c, ok := d.in.peek(); ok && c != '"' {
 		return false, d.in.errorAt(0, jsonscan.BadKey)
 	}
-	key, err := d.passValue()
+	// An event may be limited to fewer bytes than the key that tells an envelope.
+	const longest = len(`"events"`) * len(`\u0065`)
+	key, err := d.passValue(max(d.in.limit, longest))
 	if err != nil {
 		return false, err
 	}
@@ -358,24 +348,27 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 }
 
 // passValue passes over a value in the outermost object. It returns the text of
-// the value, which is good until more is read, and none if that is too large.
-func (d *Decoder) passValue() (text []byte, err error) {
+// the value, which is good until more is read, and none if that is larger than
+// limit.
+func (d *Decoder) passValue(limit int) (text []byte, err error) {
 	d.in.peek()
 	size := d.value(d.in.rest(), 1)
+	// Nearly all values are in the buffer as a whole: look for the end of others
+	// only.
 	if d.cutOff() {
-		d.in.awaitValue()
+		d.in.awaitValue(limit)
 		size = d.value(d.in.rest(), 1)
 	}
-	switch fault, _ := d.scanner.Fault(); {
-	case fault != "" && d.beyondLimit():
+	switch fault, at := d.scanner.Fault(); {
+	case fault == "" && size <= limit:
+		text = d.in.rest()[:size]
+		d.in.pass(size)
+		return text, nil
+	case fault == "" || at > limit:
 		d.in.skipValue()
 		return nil, nil
-	case fault != "":
-		return nil, d.syntaxError()
 	}
-	text = d.in.rest()[:size]
-	d.in.pass(size)
-	return text, nil
+	return nil, d.syntaxError()
 }
 
 // envelope goes on behind an array of events.
@@ -409,20 +402,21 @@ func (d *Decoder) element() (Event, error) {
 	}
 	d.inside = true
 	ev, size := d.event(d.in.rest(), d.depth)
+	// As in passValue, the element is nearly always whole.
 	if ev == nil && d.cutOff() {
-		d.in.awaitValue()
+		d.in.awaitValue(d.in.limit)
 		ev, size = d.event(d.in.rest(), d.depth)
 	}
 	switch {
-	case ev == nil && d.beyondLimit():
+	case ev != nil:
+		d.in.pass(size)
+		return ev, nil
+	case d.isTooLarge():
 		offset, line := d.in.offset(), d.in.lineAt(0)
 		d.in.skipValue()
 		return tooLarge(offset, line), nil
-	case ev == nil:
-		return nil, d.syntaxError()
 	}
-	d.in.pass(size)
-	return ev, nil
+	return nil, d.syntaxError()
 }
 
 // line reads the next line of JSON Lines that is not empty.
@@ -432,8 +426,9 @@ func (d *Decoder) line() (Event, error) {
 	}
 	offset := d.in.offset()
 	line, ok := d.in.line()
+	// Where the reader failed, the last line may be cut off and still be JSON.
 	if d.in.readError() != nil && len(line) == len(d.in.rest()) {
-		return nil, d.in.readError() // the line may be cut off
+		return nil, d.in.readError()
 	}
 	if !ok {
 		return tooLarge(offset, d.in.lineAt(0)), nil
@@ -444,22 +439,6 @@ func (d *Decoder) line() (Event, error) {
 }
 
 const lineBlanks = " \t\r" // white space within a line
-
-// lineEvent returns the event that a line is.
-func (d *Decoder) lineEvent(line []byte) Event {
-	for jsonscan.IsBlank(line[len(line)-1]) {
-		line = line[:len(line)-1]
-	}
-	ev, size := d.event(line, 0)
-	if ev == nil {
-		fault, at := d.scanner.Fault()
-		return d.unknown(line, at, fault)
-	}
-	if tail := bytes.TrimLeft(line[size:], lineBlanks); len(tail) > 0 {
-		return d.unknown(line, len(line)-len(tail), jsonscan.TrailingBytes)
-	}
-	return ev
-}
 
 // passLineEnd passes over the white space that the line ends in. Anything else
 // is an error.
@@ -488,99 +467,4 @@ func (d *Decoder) end() error {
 		return err
 	}
 	return io.EOF
-}
-
-// event decodes the element that begins the text, which stands in depth arrays
-// and objects. It returns no event if the text is not JSON or is cut off, which
-// the scanner then says. The text is a part of rest, from its beginning.
-func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
-	if text[0] == '{' {
-		ev, size, _ = d.object(text, depth, jsonscan.None)
-		return ev, size
-	}
-	size = d.value(text, depth)
-	switch fault, _ := d.scanner.Fault(); {
-	case fault != "":
-		return nil, size
-	case size > d.in.limit:
-		return tooLarge(d.in.offset(), d.in.lineAt(0)), size
-	}
-	return d.unknown(text[:size], 0, errNoObject), size
-}
-
-// object is event for an object. It stops at an array that is the member
-// arrayAt, and then reports true and returns the index of the array.
-func (d *Decoder) object(text []byte, depth, arrayAt int) (ev Event, size int, stopped bool) {
-	d.scanner.Reset(text)
-	size, stopped = d.scanner.Find(fieldKeys, depth, arrayAt, &d.fields.members)
-	if fault, _ := d.scanner.Fault(); fault != "" || stopped {
-		return nil, size, stopped
-	}
-	if size > d.in.limit {
-		return tooLarge(d.in.offset(), d.in.lineAt(0)), size, false
-	}
-	ev = d.fields.read(text[:size])
-	if d.fields.fault != "" {
-		setErr(ev, d.in.errorAt(d.fields.faultAt, d.fields.fault))
-	}
-	return ev, size, false
-}
-
-func setErr(ev Event, err error) {
-	switch ev := ev.(type) {
-	case *SendingWebhookEvent:
-		ev.Err = err
-	case *ActivityLogWebhookEvent:
-		ev.Err = err
-	case *InboundWebhookEvent:
-		ev.Err = err
-	case *UnknownEvent:
-		ev.Err = err
-	}
-}
-
-// value passes over the value that begins the text.
-func (d *Decoder) value(text []byte, depth int) (size int) {
-	d.scanner.Reset(text)
-	size = d.scanner.Value(0, depth)
-	// A number that the text ends in may go on, unless it stands alone.
-	if fault, _ := d.scanner.Fault(); fault == "" && depth > 0 && size == len(text) && isNumber(text) {
-		d.scanner.CutOff()
-	}
-	return size
-}
-
-func isNumber(text []byte) bool { return text[0] == '-' || '0' <= text[0] && text[0] <= '9' }
-
-func (d *Decoder) unknown(raw []byte, at int, why error) *UnknownEvent {
-	return &UnknownEvent{Raw: string(raw), Err: d.in.errorAt(at, why)}
-}
-
-// tooLarge returns the event for one that begins there and is too large.
-func tooLarge(offset int64, line int) *UnknownEvent {
-	return &UnknownEvent{Err: &DecodeError{Offset: offset, Line: line, Err: errTooLarge}}
-}
-
-// cutOff reports whether the text that was scanned last is cut off.
-func (d *Decoder) cutOff() bool {
-	fault, _ := d.scanner.Fault()
-	return fault == jsonscan.CutOff
-}
-
-// beyondLimit reports whether the fault in what was scanned last is beyond the
-// limit of a value. Such a fault must not count: how much of a large value is in
-// memory, and so is scanned, is up to the reader.
-func (d *Decoder) beyondLimit() bool {
-	_, at := d.scanner.Fault()
-	return at > d.in.limit
-}
-
-// syntaxError returns the error for the fault in what was scanned last, which
-// is rest.
-func (d *Decoder) syntaxError() error {
-	fault, at := d.scanner.Fault()
-	if fault == jsonscan.CutOff {
-		return d.in.endError(fault)
-	}
-	return d.in.errorAt(at, fault)
 }

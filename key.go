@@ -9,6 +9,7 @@ import (
 
 // Key implements [Event]. It consists of the name, MessageID and EventID.
 func (e *SendingWebhookEvent) Key() string {
+	// EventID alone does not identify an event: samples share it.
 	if isID(e.MessageID) && isID(e.EventID) {
 		return keyName(e.Name()) + "/" + e.MessageID + "/" + e.EventID
 	}
@@ -46,7 +47,7 @@ func digestKey(e Event, raw string) string {
 			return ""
 		}
 	}
-	// Half of a SHA-256 suffices to keep keys apart.
+	// 128 bits are enough: no two texts have the same digest by accident.
 	sum := sha256.Sum256(text)
 	return keyName(e.Name()) + "/" + hex.EncodeToString(sum[:16])
 }
@@ -65,6 +66,7 @@ func isID(id string) bool { return isKeyPart(id, false) }
 // isKeyPart reports whether s can stand in a key as it is. Neither a colon nor a
 // line break can, so that a Scope and a colon can stand before a key.
 func isKeyPart(s string, blanks bool) bool {
+	// Stores limit the length of their keys.
 	if s == "" || len(s) > 100 {
 		return false
 	}

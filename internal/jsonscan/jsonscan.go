@@ -233,6 +233,7 @@ func (s *Scanner) digits(i int) (end int) {
 // value.
 func (s *Scanner) string(i int) (end int, plain bool) {
 	text := s.text
+	// Most strings are plain ASCII, which shows eight bytes at a time.
 	for i++; i+8 <= len(text); i += 8 {
 		if found := special(binary.LittleEndian.Uint64(text[i : i+8])); found != 0 {
 			if i += bits.TrailingZeros64(found) / 8; text[i] == '"' {
@@ -259,6 +260,7 @@ func (s *Scanner) restOfString(i int) (end int, plain bool) {
 		case c < ' ':
 			return s.fail(i, BadString), false
 		default:
+			// Validating once, at the end, is faster than rune by rune.
 			ascii = ascii && c < utf8.RuneSelf
 			i++
 		}

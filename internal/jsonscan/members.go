@@ -14,20 +14,24 @@ const None = -1
 // Keys are the object keys that a program looks for. Each is known by its
 // index in the list that they were made of.
 type Keys struct {
-	spelled  [MaxKeys + 1]string // as usually written: quoted and with the colon
-	bySize   [][]uint8           // the indexes of the keys of each length
-	literals []string
+	spelled [MaxKeys + 1]string // as usually written: quoted and with the colon
+	bySize  [][]indexedKey      // the keys of each length
+}
+
+type indexedKey struct {
+	key   string
+	index int
 }
 
 // NewKeys returns the keys of that list, of which there are at most [MaxKeys].
 func NewKeys(list ...string) *Keys {
-	k := &Keys{literals: list}
+	k := new(Keys)
 	for i, key := range list {
 		k.spelled[i] = `"` + key + `":`
 		for len(k.bySize) <= len(key) {
 			k.bySize = append(k.bySize, nil)
 		}
-		k.bySize[len(key)] = append(k.bySize[len(key)], uint8(i))
+		k.bySize[len(key)] = append(k.bySize[len(key)], indexedKey{key, i})
 	}
 	return k
 }
@@ -36,9 +40,9 @@ func NewKeys(list ...string) *Keys {
 func (k *Keys) index(key []byte) int {
 	if len(key) < len(k.bySize) {
 		// Few keys have the same length: comparing each beats hashing.
-		for _, i := range k.bySize[len(key)] {
-			if string(key) == k.literals[i] {
-				return int(i)
+		for _, entry := range k.bySize[len(key)] {
+			if string(key) == entry.key {
+				return entry.index
 			}
 		}
 	}
@@ -87,7 +91,7 @@ func (s *Scanner) Find(keys *Keys, depth, arrayAt int, found *Members) (end int,
 		} else {
 			i, key = s.key(i, keys, key)
 		}
-		if found.At[key].To != 0 {
+		if found.At[key].To != 0 { // of equal keys, the last counts
 			found.forget(1 << key)
 		}
 		switch s.byteAt(i) {

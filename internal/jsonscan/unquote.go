@@ -35,7 +35,12 @@ func WriteUnquoted(w *strings.Builder, literal []byte) {
 		if r == '\\' {
 			r, size = unescape(literal[i:])
 		}
-		w.WriteRune(r)
+		// Escapes are mostly of ASCII, for which WriteRune is slow.
+		if r < utf8.RuneSelf {
+			w.WriteByte(byte(r))
+		} else {
+			w.WriteRune(r)
+		}
 		i += size
 	}
 }
@@ -66,6 +71,7 @@ func unescapeHex(text []byte) (r rune, size int) {
 	if !utf16.IsSurrogate(r) {
 		return r, 6
 	}
+	// Only a pair of halves is a rune; a half that stands alone is none.
 	if bytes.HasPrefix(text[6:], []byte(`\u`)) {
 		if pair := utf16.DecodeRune(r, hex4(text[8:])); pair != utf8.RuneError {
 			return pair, 12
