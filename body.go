@@ -251,7 +251,7 @@ func readError(err error) error {
 		return &refusalError{http.StatusServiceUnavailable, &explainedError{
 			"the body did not arrive in time: a proxy is slow, or the client is not Mailtrap", err}}
 	case closedBefore(err):
-		return &refusalError{http.StatusBadRequest, bodyReadBefore(err)}
+		return &refusalError{http.StatusBadRequest, bodyReadBefore(http.ErrBodyReadAfterClose)}
 	}
 	return &refusalError{http.StatusBadRequest, &explainedError{
 		"the body broke off or is malformed: Mailtrap sends it again", err}}

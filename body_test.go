@@ -66,7 +66,7 @@ func TestHandlerBrokenOffBody(t *testing.T) {
 	rig := newRig(t, &mw.Handler{}).serve()
 	conn := rig.dial(rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))+1))
 	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
-	require.Equal(t, 400, readStatus(t, conn), "what is cut off is not what was signed")
+	require.Equal(t, 400, readStatus(t, conn), "the whole body was signed, not a part")
 	require.Empty(t, rig.handled())
 }
 
@@ -197,17 +197,17 @@ func TestHandlerTellsOnceThatItCannotCutOff(t *testing.T) {
 // A connection outlives the read deadline of one of its requests.
 func TestHandlerKeepsConnectionsAlive(t *testing.T) {
 	t.Parallel()
-	rig := newRig(t, &mw.Handler{Timeout: 100 * time.Millisecond}).serve()
+	rig := newRig(t, &mw.Handler{Timeout: 500 * time.Millisecond}).serve()
 	conn := rig.dial("")
 	reader := bufio.NewReader(conn)
-	for range 3 {
+	for range 2 {
 		_, err := io.WriteString(conn, rawRequest("1.1", bodyOf("a"), len(bodyOf("a"))))
 		require.NoError(t, err)
 		resp, err := http.ReadResponse(reader, nil)
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 200, resp.StatusCode)
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond) // the deadline of the first request passes
 	}
 }
 
@@ -323,9 +323,9 @@ func (l *loadRig) serveLoad(size int64) *loadServer {
 	return l.load
 }
 
-// requireBudget waits until n bodies of size bytes are in their callbacks at once.
-// Then there must be no room for another byte. An overrunning callback keeps its
-// memory, so a short Timeout does no harm here.
+// requireBudget waits until n bodies of size bytes are in their callbacks at
+// once. Then there must be no room for another byte. An overrunning callback
+// keeps its memory, so a short Timeout does no harm here.
 func (l *loadRig) requireBudget(n, size int) {
 	l.t.Helper()
 	body := padded("exact", size)
@@ -438,7 +438,7 @@ func (l *loadRig) faultInStore(part string, armed func() error) {
 
 const (
 	loadLimit   = 200_000
-	loadTimeout = 200 * time.Millisecond
+	loadTimeout = 400 * time.Millisecond
 )
 
 func sending(body []byte, edits ...requestEdit) func(*loadRig) int {

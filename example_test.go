@@ -269,5 +269,5 @@ func ExampleDiagnose() {
 	fmt.Println(mailtrapwebhook.Diagnose([]byte(payload), signature, `"`+secret+`"`))
 	// Output:
 	// mailtrapwebhook: a newline was added to the end of the body: verify the raw bytes as they came, before anything changes them
-	// mailtrapwebhook: the secret has quotes around it: store it without them
+	// mailtrapwebhook: the secret has quotes around it: store the secret without quotes
 }

@@ -61,46 +61,49 @@ func TestEventsThatHangDoNotStarveTheOthers(t *testing.T) {
 	}
 	for place, hangs := range places {
 		for _, store := range []mw.Deduplicator{nil, mw.NoDedup} {
-			for _, heeds := range []bool{true, false} {
-				name := fmt.Sprintf("%s, store %t, heeding the context %t", place, store == nil, heeds)
-				t.Run(name, func(t *testing.T) {
-					bubble(t, func(t *testing.T) {
-						var handled tally
-						leave := make(chan struct{})
-						rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, ev mw.Event) error {
-							i, err := strconv.Atoi(idOf(ev))
-							require.NoError(t, err)
-							switch {
-							case hangs(i) && heeds:
-								<-ctx.Done()
+			for _, eventTimeout := range []time.Duration{0, 25 * time.Second} {
+				for _, heeds := range []bool{true, false} {
+					name := fmt.Sprintf("%s, store %t, EventTimeout %v, heeding the context %t",
+						place, store == nil, eventTimeout, heeds)
+					t.Run(name, func(t *testing.T) {
+						bubble(t, func(t *testing.T) {
+							var handled tally
+							leave := make(chan struct{})
+							rig := newRig(t, &mw.Handler{EventTimeout: eventTimeout, OnEvent: func(ctx context.Context, ev mw.Event) error {
+								i, err := strconv.Atoi(idOf(ev))
+								require.NoError(t, err)
+								switch {
+								case hangs(i) && heeds:
+									<-ctx.Done()
+									return ctx.Err()
+								case hangs(i):
+									<-leave
+									return errBoom
+								}
+								time.Sleep(10 * time.Millisecond)
+								if ctx.Err() == nil {
+									handled.add(ev)
+								}
 								return ctx.Err()
-							case hangs(i):
-								<-leave
-								return errBoom
+							}})
+							rig.h.Dedup = store
+							for range attempts {
+								began := time.Now()
+								require.Equal(t, 500, rig.direct(numbered(events)).Status)
+								require.Less(t, time.Since(began), 30*time.Second)
+								time.Sleep(untilRetry)
 							}
-							time.Sleep(10 * time.Millisecond)
-							if ctx.Err() == nil {
-								handled.add(ev)
+							counts := handled.all()
+							for i := range events {
+								n := counts[strconv.Itoa(i)]
+								require.Equal(t, !hangs(i), n > 0, "event %d was handled %d times", i, n)
+								require.False(t, store == nil && n > 1, "event %d was handled %d times", i, n)
 							}
-							return ctx.Err()
-						}})
-						rig.h.Dedup = store
-						for range attempts {
-							began := time.Now()
-							require.Equal(t, 500, rig.direct(numbered(events)).Status)
-							require.Less(t, time.Since(began), 30*time.Second)
-							time.Sleep(untilRetry)
-						}
-						counts := handled.all()
-						for i := range events {
-							n := counts[strconv.Itoa(i)]
-							require.Equal(t, !hangs(i), n > 0, "event %d was handled %d times", i, n)
-							require.False(t, store == nil && n > 1, "event %d was handled %d times", i, n)
-						}
-						close(leave)
-						time.Sleep(time.Minute)
+							close(leave)
+							time.Sleep(time.Minute)
+						})
 					})
-				})
+				}
 			}
 		}
 	}

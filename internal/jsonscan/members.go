@@ -59,9 +59,9 @@ type Members struct {
 	Strings, Numbers, Objects Set // the members with such values
 	Others                    Set // those that are arrays, true, false or null
 
-	// Odd are the strings with escapes or invalid UTF-8, and the objects with
-	// white space between their tokens.
-	Odd Set
+	// NotPlain are the strings with escapes or invalid UTF-8, and the objects
+	// with white space between their tokens.
+	NotPlain Set
 }
 
 // Find passes over the object that the text begins with, and notes in found
@@ -95,7 +95,7 @@ func (s *Scanner) Find(keys *Keys, depth, arrayAt int, found *Members) (end int,
 			from := i + 1
 			var plain bool
 			if i, plain = s.string(i); !plain {
-				found.Odd |= 1 << key
+				found.NotPlain |= 1 << key
 			}
 			found.Strings |= 1 << key
 			found.At[key] = Span{int32(from), int32(i - 1)}
@@ -158,7 +158,7 @@ func (s *Scanner) member(i, depth, key int, found *Members) (end int) {
 		end = s.object(i, depth, nil)
 		found.Objects |= bit
 		if s.blanks > blanks {
-			found.Odd |= bit
+			found.NotPlain |= bit
 		}
 	default:
 		end = s.Value(i, depth)
@@ -173,7 +173,7 @@ func (m *Members) forget(bit Set) {
 	m.Numbers &^= bit
 	m.Objects &^= bit
 	m.Others &^= bit
-	m.Odd &^= bit
+	m.NotPlain &^= bit
 }
 
 // Each calls f for each member of the object that text is, with the text of its
