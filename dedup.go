@@ -31,9 +31,9 @@ import (
 //
 // [MemoryDeduplicator] serves one process. Processes that receive the same
 // webhook need a store that they share. Its methods must be safe for
-// concurrent use by all of them. Each key must be decided atomically, as SET NX
-// in Redis or INSERT … ON CONFLICT in SQL do: when several calls reserve a free
-// key, one of them gets it. The keys of one call need not be decided together.
+// concurrent use by all of them. Decide each key atomically, as SET NX in Redis
+// or INSERT … ON CONFLICT in SQL do. When several calls reserve a free key, one
+// of them gets it. The keys of one call need not be decided together.
 //
 // Every method must return when ctx ends, because Mailtrap waits 30 seconds.
 // It must return an error if it could not do its work. After an error from

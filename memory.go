@@ -30,7 +30,8 @@ var errNoLease = errors.New("mailtrapwebhook: the lease is not positive: reserve
 //
 // It takes 70 to 120 bytes for each of MaxKeys, whatever the length of the keys:
 // 56 MB by default. That remembers the last 72 hours at up to 1.9 events a
-// second, and all of Mailtrap's retries, 3 hours and 20 minutes, at up to 41.
+// second. It remembers the 3 hours and 20 minutes of Mailtrap's retries at up to
+// 41 events a second.
 type MemoryDeduplicator struct {
 	Retention time.Duration // zero means 72 hours
 	MaxKeys   int           // zero means 500,000

@@ -264,7 +264,7 @@ func TestMemoryDeduplicatorDefaults(t *testing.T) {
 			committing("last").do(t, &d)
 			time.Sleep(72*time.Hour - 1)
 			reserving("first last", 1, handled, handled).do(t, &d)
-			time.Sleep(2)
+			time.Sleep(2 * time.Nanosecond)
 			reserving("first last", 1, reserved, reserved).do(t, &d)
 		})
 	})

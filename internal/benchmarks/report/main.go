@@ -29,13 +29,18 @@ func main() {
 	releases := flag.String("go", "local", "the Go releases, as in GOTOOLCHAIN, separated by commas")
 	layouts := flag.Int("layouts", 3, "with how many layouts to build")
 	rounds := flag.Int("rounds", 31, "how many rounds each build measures")
+	busy := flag.Bool("busy", false, "count the processor's time and not the wall clock's, for a machine with other work")
 	child := flag.Bool("measure", false, "measure with this build and print the values only")
 	flag.Parse()
 	var err error
 	if *child {
+		if *busy {
+			useProcessorTime()
+		}
 		err = measureAndPrint(os.Stdout, *rounds)
 	} else {
-		err = report(os.Stdout, strings.Split(*releases, ","), *layouts, *rounds)
+		options := []string{"-rounds=" + strconv.Itoa(*rounds), "-busy=" + strconv.FormatBool(*busy)}
+		err = report(os.Stdout, strings.Split(*releases, ","), *layouts, options)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -48,7 +53,7 @@ type build struct {
 	layout  int
 }
 
-func report(w io.Writer, releases []string, layouts, rounds int) error {
+func report(w io.Writer, releases []string, layouts int, options []string) error {
 	dir, err := os.MkdirTemp("", "report")
 	if err != nil {
 		return err
@@ -58,7 +63,7 @@ func report(w io.Writer, releases []string, layouts, rounds int) error {
 	for layout := 1; layout <= layouts; layout++ {
 		for _, release := range releases {
 			log.Printf("%s, layout %d", release, layout)
-			measured, err := build{release, layout}.measure(filepath.Join(dir, "measure"), rounds)
+			measured, err := build{release, layout}.measure(filepath.Join(dir, "measure"), options)
 			if err != nil {
 				return err
 			}
@@ -68,12 +73,12 @@ func report(w io.Writer, releases []string, layouts, rounds int) error {
 	return writeTable(w, releases, values)
 }
 
-func (b build) measure(binary string, rounds int) ([]value, error) {
+func (b build) measure(binary string, options []string) ([]value, error) {
 	ldflags := fmt.Sprintf("-ldflags=-randlayout=%d", b.layout)
 	if _, err := b.output("go", "build", "-o", binary, ldflags, "./report"); err != nil {
 		return nil, err
 	}
-	out, err := b.output(binary, "-measure", "-rounds", strconv.Itoa(rounds))
+	out, err := b.output(binary, append([]string{"-measure"}, options...)...)
 	if err != nil {
 		return nil, err
 	}

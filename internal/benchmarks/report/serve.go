@@ -125,14 +125,14 @@ func (d *deliverer) deliver(url string) (time.Duration, error) {
 		return 0, err
 	}
 	r.Header.Set(mw.SignatureHeader, mw.Sign(d.body, secret))
-	start := time.Now()
+	start := now()
 	resp, err := d.client.Do(r)
 	if err != nil {
 		return 0, err
 	}
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
-	took := time.Since(start)
+	took := now() - start
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %d", resp.StatusCode)
 	}
