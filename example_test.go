@@ -90,8 +90,8 @@ func ExampleHandler() {
 	// 200
 }
 
-// OnDelivery puts a whole batch into one transaction. A unique index on the keys
-// makes each event count once, so the Handler need not de-duplicate.
+// OnDelivery puts a whole batch into one transaction. A unique index on the
+// keys makes each event count once, so the Handler need not de-duplicate.
 func ExampleNoDedup() {
 	handler := &mailtrapwebhook.Handler{
 		Verifier: mustVerifier(secret),

@@ -1,31 +1,33 @@
-// Observability receives Mailtrap's webhooks and shows how that goes: metrics for
-// Prometheus, traces for OpenTelemetry, and log lines that name their trace.
+// Observability receives Mailtrap's webhooks and shows how that goes: metrics
+// for Prometheus, traces for OpenTelemetry, and log lines that name their
+// trace.
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -metrics 127.0.0.1:9464
 //
 // Deliveries come in at /webhooks/mailtrap. The metrics are at /metrics of the
-// other address, which must not be public. With -traces stdout the program prints
-// spans. With -traces otlp it sends them to a collector, at http://localhost:4318
-// or at OTEL_EXPORTER_OTLP_ENDPOINT. Other OTEL_ variables, such as
-// OTEL_TRACES_SAMPLER, work too.
+// other address, which must not be public. With -traces stdout the program
+// prints spans. With -traces otlp it sends them to a collector, at
+// http://localhost:4318 or at OTEL_EXPORTER_OTLP_ENDPOINT. Other OTEL_
+// variables, such as OTEL_TRACES_SAMPLER, work too.
 //
 // prometheus/ has the alerts, each with what to do, and the configuration that
 // loads them. grafana/dashboard.json is a dashboard to import.
 //
 // The program promises:
 //
-//   - Each request is counted once, by the status of its answer. Each event of a
-//     delivery is counted once, by its outcome.
+//   - Each request is counted once, by the status of its answer. Each event of
+//     a delivery is counted once, by its outcome.
 //   - Labels have a bounded number of values, so that no client can fill
 //     Prometheus.
 //   - Metrics, spans and log lines show nothing personal and nothing of a body.
 //     The log repeats your callback's error texts: keep addresses out of them.
 //   - A collector that is down loses spans and holds up no delivery.
 //
-// It does not promise: a process that dies loses the counts and spans that it has
-// not handed over.
+// It does not promise: a process that dies loses the counts and spans that it
+// has not handed over.
 //
-// Take metrics.go and tracing.go into your program. Put your work into logEvent.
+// Take metrics.go and tracing.go into your program. Put your work into
+// logEvent.
 package main
 
 import (
@@ -53,8 +55,8 @@ const (
 	secretVariable = "MAILTRAP_SIGNING_SECRET"
 	webhookPath    = "/webhooks/mailtrap"
 
-	// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-	// within 29.5 seconds.
+	// shutdownTimeout bounds the wait for deliveries at the end. A Handler
+	// answers within 29.5 seconds.
 	shutdownTimeout = 30 * time.Second
 )
 
@@ -170,10 +172,10 @@ func newWebhook(
 	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
 		OnEvent:  watch(m, onEvent),
-		// Keeps one event that always fails from pausing the webhook. An outage of
-		// yours that lasts longer drops every event that fails: set OnDrop to store
-		// them. The alert MailtrapWebhookPauseNear fires an hour earlier, and
-		// MailtrapWebhookEventsDropped for each drop.
+		// Keeps one event that always fails from pausing the webhook. An outage
+		// of yours that lasts longer drops every event that fails: set OnDrop
+		// to store them. The alert MailtrapWebhookPauseNear fires an hour
+		// earlier, and MailtrapWebhookEventsDropped for each drop.
 		GiveUpAfter: 3 * time.Hour,
 		// Mailtrap waits until Observe has returned. ctx has the span, and may
 		// have ended because the client hung up.
@@ -187,8 +189,9 @@ func newWebhook(
 
 type callback func(ctx context.Context, ev mailtrapwebhook.Event) error
 
-// watch returns a callback that makes a span and metrics for each call of onEvent.
-// They come about when the call returns, even if that is after the answer.
+// watch returns a callback that makes a span and metrics for each call of
+// onEvent. They come about when the call returns, even if that is after the
+// answer.
 func watch(m *metrics, onEvent callback) callback {
 	return func(ctx context.Context, ev mailtrapwebhook.Event) error {
 		kind, happened, started := kindOf(ev), ev.Time(), time.Now()

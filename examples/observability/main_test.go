@@ -152,8 +152,8 @@ func statusOf(r *http.Request) (int, error) {
 	return response.StatusCode, err
 }
 
-// deliverHeld delivers a "suspension" and returns when its callback has begun. The
-// answer comes when s.leave is closed.
+// deliverHeld delivers a "suspension" and returns when its callback has begun.
+// The answer comes when s.leave is closed.
 func (p *program) deliverHeld(t *testing.T, s *script, body string) (answer <-chan int) {
 	t.Helper()
 	r := newRequest(t, http.MethodPost, p.url, body, mailtrapwebhook.Sign([]byte(body), testSecret))

@@ -12,8 +12,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// metrics are the metrics that Prometheus fetches. No value of a label comes from
-// a request.
+// metrics are the metrics that Prometheus fetches. No value of a label comes
+// from a request.
 type metrics struct {
 	requests         *prometheus.CounterVec
 	deliveryDuration prometheus.Histogram
@@ -69,8 +69,8 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
-// begin makes all series begin at 0. Prometheus sees no increase in a series that
-// begins at 1, and an alert would miss the first failure.
+// begin makes all series begin at 0. Prometheus sees no increase in a series
+// that begins at 1, and an alert would miss the first failure.
 func (m *metrics) begin() {
 	for _, reason := range []string{noSignature, wrongSignature, badBody} {
 		m.requests.WithLabelValues("400", reason)
@@ -121,8 +121,8 @@ const (
 	badBody        = "bad_body" // the body is empty or broke off
 )
 
-// reasonOf returns the reason for the status 400. Strangers send no signature; a
-// wrong signature often means a wrong secret.
+// reasonOf returns the reason for the status 400. Strangers send no signature;
+// a wrong signature often means a wrong secret.
 func reasonOf(r mailtrapwebhook.Report) string {
 	switch {
 	case r.Status != http.StatusBadRequest:

@@ -256,8 +256,8 @@ func TestAllSeriesExistFromTheStart(t *testing.T) {
 	require.Less(t, len(after), 150)
 }
 
-// requireValues fails the test unless got has the values of want and is otherwise
-// 0.
+// requireValues fails the test unless got has the values of want and is
+// otherwise 0.
 func requireValues(t *testing.T, want, got map[string]float64) {
 	t.Helper()
 	got = maps.Clone(got)

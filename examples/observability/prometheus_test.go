@@ -82,8 +82,8 @@ func startPrometheus(t *testing.T, p *program) *prometheusServer {
 	return server
 }
 
-// freeAddress returns an address that nobody listens on. Prometheus does not say
-// which port it chose for port 0.
+// freeAddress returns an address that nobody listens on. Prometheus does not
+// say which port it chose for port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -191,8 +191,8 @@ func TestDashboardNamesNoDataSourceOfItsOwn(t *testing.T) {
 	}
 }
 
-// Each panel shows data, so its names and labels are right. Prometheus can evaluate
-// each alert.
+// Each panel shows data, so its names and labels are right. Prometheus can
+// evaluate each alert.
 func TestPrometheusServesTheDashboardAndTheAlerts(t *testing.T) {
 	s := newScript()
 	p := start(t, s.onEvent)

@@ -79,9 +79,10 @@ func flush(provider *sdktrace.TracerProvider, logger *slog.Logger) {
 }
 
 // traceRequests makes a span of each request. It is used in place of otelhttp,
-// which writes the client's address, user agent and Host into the span: these are
-// personal, or a stranger chooses them. Each request begins a trace of its own,
-// because Mailtrap sends no trace context. A context that comes is a stranger's.
+// which writes the client's address, user agent and Host into the span: these
+// are personal, or a stranger chooses them. Each request begins a trace of its
+// own, because Mailtrap sends no trace context. A context that comes is a
+// stranger's.
 func traceRequests(provider trace.TracerProvider, next http.Handler) http.Handler {
 	tracer := provider.Tracer(tracerName)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -92,8 +93,8 @@ func traceRequests(provider trace.TracerProvider, next http.Handler) http.Handle
 	})
 }
 
-// describeRequest writes the outcome of a request into its span. The log line of
-// the same trace has the reason.
+// describeRequest writes the outcome of a request into its span. The log line
+// of the same trace has the reason.
 func describeRequest(ctx context.Context, r mailtrapwebhook.Report) {
 	span := trace.SpanFromContext(ctx)
 	span.SetAttributes(
@@ -122,8 +123,8 @@ func startCallback(ctx context.Context, kind string) (context.Context, trace.Spa
 	return tracer.Start(ctx, "OnEvent "+kind, trace.WithAttributes(attribute.String("mailtrap.kind", kind)))
 }
 
-// endCallback ends the span of a call. The log has the error's text, which may be
-// personal.
+// endCallback ends the span of a call. The log has the error's text, which may
+// be personal.
 func endCallback(span trace.Span, ok bool) {
 	if !ok {
 		span.SetStatus(codes.Error, "the callback failed: see the log")

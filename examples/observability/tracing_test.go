@@ -154,7 +154,8 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 				require.Contains(t, r.Resource.String(), "mailtrap-webhook")
 			}
 
-			// The log has the error and names the trace. The trace has no error text.
+			// The log has the error and names the trace. The trace has no error
+			// text.
 			require.NotContains(t, collector.text(), "the database is away")
 			line := p.waitForLine(t, "mailtrapwebhook: request answered")
 			require.Contains(t, line["err"], "the database is away")

@@ -148,7 +148,8 @@ type node struct {
 // A cluster has its nodes by name.
 type cluster map[string]node
 
-// startCluster starts three servers and waits until they can replicate a stream.
+// startCluster starts three servers and waits until they can replicate a
+// stream.
 func startCluster(t *testing.T) cluster {
 	t.Helper()
 	ports := freePorts(t, 3)
@@ -198,9 +199,10 @@ func leaderOf(t *testing.T, q *queue) (leader string) {
 	return leader
 }
 
-// freePorts returns ports that nobody listens on and that no other call returns.
-// The servers of a cluster must know each other's ports before they start. The
-// kernel gives out higher ports by itself, so these stay free meanwhile.
+// freePorts returns ports that nobody listens on and that no other call
+// returns. The servers of a cluster must know each other's ports before they
+// start. The kernel gives out higher ports by itself, so these stay free
+// meanwhile.
 func freePorts(t *testing.T, n int) (ports []string) {
 	t.Helper()
 	for range 1000 {
@@ -223,15 +225,15 @@ var nextPort atomic.Int32
 
 func init() { nextPort.Store(rand.Int32N(20_000)) }
 
-// startNode starts a NATS server in a process of its own and returns its URL. The
-// port -1 means any free port.
+// startNode starts a NATS server in a process of its own and returns its URL.
+// The port -1 means any free port.
 func startNode(t *testing.T, name, dir, port string, cluster ...string) (_ *process, url string) {
 	t.Helper()
 	return startProcess(t, "node", regexp.MustCompile(`^ready (\S+)`), append([]string{name, dir, port}, cluster...)...)
 }
 
-// runNode runs a NATS server. The arguments are its name, directory and port. In
-// a cluster, its port for the other servers and the URLs of all follow.
+// runNode runs a NATS server. The arguments are its name, directory and port.
+// In a cluster, its port for the other servers and the URLs of all follow.
 func runNode() {
 	args := os.Args[1:]
 	number := func(text string) int {

@@ -17,8 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A load has senders that deliver as Mailtrap does: they repeat a delivery until
-// the answer is 200. They wait a moment where Mailtrap waits five minutes.
+// A load has senders that deliver as Mailtrap does: they repeat a delivery
+// until the answer is 200. They wait a moment where Mailtrap waits five
+// minutes.
 type load struct {
 	address  atomic.Value // of the program, a string
 	stopping atomic.Bool
@@ -113,8 +114,8 @@ func (l *load) waitForMore(t *testing.T, deliveries int) {
 	require.Zero(t, l.lost.Load(), "a delivery is never acknowledged: %s", l)
 }
 
-// stop waits until the senders have ended their deliveries. Every delivery is then
-// acknowledged.
+// stop waits until the senders have ended their deliveries. Every delivery is
+// then acknowledged.
 func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.stopping.Store(true)
@@ -122,8 +123,8 @@ func (l *load) stop(t *testing.T) {
 	require.Zero(t, l.lost.Load(), "a delivery is never acknowledged: %s", l)
 }
 
-// requireEachOnce fails the test unless the messages are the acknowledged events,
-// each once.
+// requireEachOnce fails the test unless the messages are the acknowledged
+// events, each once.
 func (l *load) requireEachOnce(t *testing.T, msgs []*jetstream.RawStreamMsg) {
 	t.Helper()
 	t.Logf("%s; the stream has %d events", l, len(msgs))

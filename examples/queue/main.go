@@ -1,6 +1,6 @@
 // Queue receives Mailtrap's webhooks into a durable queue, a stream of NATS
-// JetStream. A worker takes the events from there. The stream stores an event in
-// a moment, however long its work takes, and keeps it over crashes.
+// JetStream. A worker takes the events from there. The stream stores an event
+// in a moment, however long its work takes, and keeps it over crashes.
 //
 // One command runs all of it. It starts a NATS server inside the program, which
 // keeps the stream in a directory:
@@ -14,10 +14,13 @@
 //
 // The program promises:
 //
-//   - A delivery is acknowledged when the stream has stored all of its events. If
-//     the stream is full or a server is away, Mailtrap sends the delivery again.
-//   - The stream has an event once, however often Mailtrap sends it in 24 hours.
-//   - The stream hands an event to workers until one has handled it, for a week.
+//   - A delivery is acknowledged when the stream has stored all of its events.
+//     If the stream is full or a server is away, Mailtrap sends the delivery
+//     again.
+//   - The stream has an event once, however often Mailtrap sends it in 24
+//     hours.
+//   - The stream hands an event to workers until one has handled it, for a
+//     week.
 //
 // It does not promise:
 //
@@ -27,7 +30,8 @@
 //
 // The stream holds people's addresses for a week: guard the directory.
 //
-// queue.go has the stream and worker.go the worker. Put your work into logEvent.
+// queue.go has the stream and worker.go the worker. Put your work into
+// logEvent.
 package main
 
 import (
@@ -162,9 +166,10 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	return errors.Join(err, <-ended)
 }
 
-// logEvent returns the work for each event, which here is a line in the log. Work
-// may run twice for an event, with the same id. One way to bear that: insert the
-// id into a table with a unique index, in the transaction of the work.
+// logEvent returns the work for each event, which here is a line in the log.
+// Work may run twice for an event, with the same id. One way to bear that:
+// insert the id into a table with a unique index, in the transaction of the
+// work.
 func logEvent(logger *slog.Logger) handleFunc {
 	return func(ctx context.Context, id string, ev mailtrapwebhook.Event) error {
 		logger.InfoContext(ctx, "event", "id", id, "event", ev) // shows nothing personal
@@ -185,7 +190,8 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// serve serves until ctx ends. It then waits for the deliveries that have begun.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

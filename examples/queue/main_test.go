@@ -30,13 +30,14 @@ const (
 	testSecret   = "0123456789abcdef0123456789abcdef"
 	testMaxBytes = 1 << 30
 
-	// patience bounds the wait for something that must come. Only a failing test
-	// waits for so long.
+	// patience bounds the wait for something that must come. Only a failing
+	// test waits for so long.
 	patience = time.Minute
 	tick     = 5 * time.Millisecond
 )
 
-// roleVariable makes the test binary run another program, which a test can kill.
+// roleVariable makes the test binary run another program, which a test can
+// kill.
 const roleVariable = "QUEUE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -135,8 +136,8 @@ func TestLargestEventFits(t *testing.T) {
 	require.True(t, event == string(stored[0].Data), "the text differs")
 }
 
-// A full stream keeps acknowledged events and acknowledges no event that it does
-// not store.
+// A full stream keeps acknowledged events and acknowledges no event that it
+// does not store.
 func TestFullStreamRefusesDeliveries(t *testing.T) {
 	dir := t.TempDir()
 	program := startProgram(t, "-dir", dir, "-max-bytes", "4000")
@@ -301,7 +302,8 @@ func openTestQueue(t *testing.T, opts options) *queue {
 	return q
 }
 
-// storedIn returns the messages of the stream in dir. No program may have it open.
+// storedIn returns the messages of the stream in dir. No program may have it
+// open.
 func storedIn(t *testing.T, dir string) []*jetstream.RawStreamMsg {
 	t.Helper()
 	q, err := openQueue(t.Context(), options{dir: dir, replicas: 1, maxBytes: testMaxBytes}, slog.New(slog.DiscardHandler))

@@ -31,19 +31,20 @@ const (
 	// minutes, which is over before the first retry.
 	duplicateWindow = 24*time.Hour + 30*time.Minute
 
-	// maxAge is how long the stream keeps an event, handled or not. A worker that
-	// is down for longer loses events. NATS wants it at least as long as
+	// maxAge is how long the stream keeps an event, handled or not. A worker
+	// that is down for longer loses events. NATS wants it at least as long as
 	// duplicateWindow.
 	maxAge = 7 * 24 * time.Hour
 
-	// openTimeout bounds each step of the start. publishTimeout bounds the storing
-	// of an event: an election takes some seconds, and a write far less.
+	// openTimeout bounds each step of the start. publishTimeout bounds the
+	// storing of an event: an election takes some seconds, and a write far
+	// less.
 	openTimeout    = 30 * time.Second
 	publishTimeout = 10 * time.Second
 
-	// maxPayload is the most that a message may have, headers included; headerRoom
-	// is ample for those. Other servers take 1 MiB by default, a thousand times
-	// what an event has, and refuse larger messages.
+	// maxPayload is the most that a message may have, headers included;
+	// headerRoom is ample for those. Other servers take 1 MiB by default, a
+	// thousand times what an event has, and refuse larger messages.
 	maxPayload = 8 << 20
 	headerRoom = 1 << 10
 )
@@ -57,8 +58,8 @@ type queue struct {
 	stream jetstream.Stream
 }
 
-// openQueue connects to the servers, or starts the server inside the program. It
-// makes the stream if there is none.
+// openQueue connects to the servers, or starts the server inside the program.
+// It makes the stream if there is none.
 func openQueue(ctx context.Context, opts options, logger *slog.Logger) (_ *queue, err error) {
 	q := new(queue)
 	defer func() {
@@ -121,8 +122,8 @@ func lockDir(dir string) (*flock.Flock, error) {
 	return lock, nil
 }
 
-// startServer starts a NATS server inside the program. Nobody else can connect to
-// it.
+// startServer starts a NATS server inside the program. Nobody else can connect
+// to it.
 func startServer(dir string, logger *slog.Logger) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "queue",
@@ -152,8 +153,8 @@ func startServer(dir string, logger *slog.Logger) (*server.Server, error) {
 	return s, nil
 }
 
-// A serverLog logs for the server inside the program. The server logs nothing of
-// its messages.
+// A serverLog logs for the server inside the program. The server logs nothing
+// of its messages.
 type serverLog struct{ *slog.Logger }
 
 func (l serverLog) Noticef(format string, v ...any) { l.Debug("nats: " + fmt.Sprintf(format, v...)) }
@@ -169,12 +170,13 @@ func connect(urls string, inside *server.Server, logger *slog.Logger) (*nats.Con
 	options := []nats.Option{
 		nats.Name("mailtrap queue"),
 		nats.MaxReconnects(-1),
-		// Without a connection, fail at once: Mailtrap sends the delivery again.
-		// Otherwise messages wait in memory for the next connection, and by then
-		// nobody waits for their acknowledgements.
+		// Without a connection, fail at once: Mailtrap sends the delivery
+		// again. Otherwise messages wait in memory for the next connection, and
+		// by then nobody waits for their acknowledgements.
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(publishTimeout), // for each server; a busy machine may need the default of 2 s
-		// Notice within half a minute, not six, that a server has gone silently.
+		// Notice within half a minute, not six, that a server has gone
+		// silently.
 		nats.PingInterval(10 * time.Second),
 		nats.FlusherTimeout(publishTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -206,9 +208,9 @@ func streamConfig(opts options) jetstream.StreamConfig {
 		Storage:     jetstream.FileStorage,
 		Replicas:    opts.replicas,
 		Duplicates:  duplicateWindow,
-		// Keep events that were handled. A starting server learns the ids from the
-		// stored events. With WorkQueuePolicy, which removes handled events, it
-		// would store them again.
+		// Keep events that were handled. A starting server learns the ids from
+		// the stored events. With WorkQueuePolicy, which removes handled
+		// events, it would store them again.
 		Retention: jetstream.LimitsPolicy,
 		MaxAge:    maxAge,
 		MaxBytes:  opts.maxBytes,
@@ -244,8 +246,8 @@ func (q *queue) publish(ctx context.Context, d *mailtrapwebhook.Delivery) error 
 	return nil
 }
 
-// message returns the message for an event: its text as received, under its key.
-// The stream drops a message whose id it knows.
+// message returns the message for an event: its text as received, under its
+// key. The stream drops a message whose id it knows.
 func message(ev mailtrapwebhook.Event, key string) *nats.Msg {
 	family := familyOf(ev)
 	msg := nats.NewMsg(strings.Join([]string{subjectPrefix, family, token(ev.Name(), family)}, "."))
@@ -254,8 +256,8 @@ func message(ev mailtrapwebhook.Event, key string) *nats.Msg {
 	return msg
 }
 
-// The families of events. A subject names one, and the worker decodes the message
-// as an event of that family.
+// The families of events. A subject names one, and the worker decodes the
+// message as an event of that family.
 const (
 	familySending     = "sending"
 	familyActivityLog = "activity_log"
@@ -275,8 +277,8 @@ func familyOf(ev mailtrapwebhook.Event) string {
 	return familyUnknown
 }
 
-// token returns the name of a kind as a token of a subject. The name of an unknown
-// kind can be anything: dots, spaces, wildcards, megabytes.
+// token returns the name of a kind as a token of a subject. The name of an
+// unknown kind can be anything: dots, spaces, wildcards, megabytes.
 func token(name, family string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {

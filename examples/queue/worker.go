@@ -16,9 +16,9 @@ import (
 const (
 	consumerName = "worker"
 
-	// ackWait is how long the stream waits for a worker that has an event. After
-	// that the worker counts as dead, and another one gets the event. An event
-	// may wait here for prefetch others, each for handleTimeout.
+	// ackWait is how long the stream waits for a worker that has an event.
+	// After that the worker counts as dead, and another one gets the event. An
+	// event may wait here for prefetch others, each for handleTimeout.
 	ackWait       = time.Minute
 	prefetch      = 5
 	handleTimeout = 10 * time.Second
@@ -38,12 +38,12 @@ func (q *queue) consumer(ctx context.Context, ackWait time.Duration) (jetstream.
 		Durable:   consumerName,
 		AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait:   ackWait,
-		// Without end: JetStream would stop handing out an event after a maximum,
-		// and nobody would notice. A failing event comes every ten minutes in the
-		// end, and the log has each failure.
+		// Without end: JetStream would stop handing out an event after a
+		// maximum, and nobody would notice. A failing event comes every ten
+		// minutes in the end, and the log has each failure.
 		MaxDeliver: -1,
-		// If this many events fail at a time, the cause is elsewhere. The stream
-		// then hands out no others.
+		// If this many events fail at a time, the cause is elsewhere. The
+		// stream then hands out no others.
 		MaxAckPending: 1000,
 	})
 	if err != nil {
@@ -52,12 +52,13 @@ func (q *queue) consumer(ctx context.Context, ackWait time.Duration) (jetstream.
 	return consumer, nil
 }
 
-// A handleFunc does the work for an event. After an error the event is handed out
-// again, with the same id. If no retry cures an error, log it and return nil.
+// A handleFunc does the work for an event. After an error the event is handed
+// out again, with the same id. If no retry cures an error, log it and return
+// nil.
 type handleFunc func(ctx context.Context, id string, ev mailtrapwebhook.Event) error
 
-// A worker takes events from the stream, one at a time. Any number of workers may
-// run, in this process and in others.
+// A worker takes events from the stream, one at a time. Any number of workers
+// may run, in this process and in others.
 type worker struct {
 	consumer jetstream.Consumer
 	handle   handleFunc
@@ -100,7 +101,8 @@ func (w *worker) take(msg jetstream.Msg) {
 	}
 }
 
-// work handles a message. Its error says why the stream took no acknowledgement.
+// work handles a message. Its error says why the stream took no
+// acknowledgement.
 func (w *worker) work(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	log := w.logger.With("sequence", meta.Sequence.Stream)
 	ev, err := decode(msg.Subject(), msg.Data())
@@ -114,7 +116,7 @@ func (w *worker) work(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		log.Error("event failed", "event", ev, "deliveries", meta.NumDelivered, "retry_in", wait, "error", err)
 		return msg.NakWithDelay(wait)
 	}
-	// Wait until the stream knows, because the program may end right after this.
+	// Wait for the stream's answer: the program may end right after this.
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
 	return msg.DoubleAck(ctx)
@@ -133,8 +135,8 @@ func (w *worker) callHandle(id string, ev mailtrapwebhook.Event) (err error) {
 	return w.handle(ctx, id, ev)
 }
 
-// backoff returns how long an event waits after its nth delivery: 1 s, 2 s, 4 s,
-// and so on up to maxBackoff.
+// backoff returns how long an event waits after a delivery that failed: a second
+// at first, then twice as long each time, and at most maxBackoff.
 func backoff(deliveries uint64) time.Duration {
 	if deliveries > 10 {
 		return maxBackoff

@@ -89,8 +89,8 @@ func TestEventOfAKilledWorkerComesAgain(t *testing.T) {
 
 const killedAckWait = time.Second
 
-// runWorkerThatHangs runs a worker that never ends an event. Its argument has the
-// URLs of the servers.
+// runWorkerThatHangs runs a worker that never ends an event. Its argument has
+// the URLs of the servers.
 func runWorkerThatHangs() {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	q, err := openQueue(context.Background(), options{nats: os.Args[1], replicas: 1, maxBytes: testMaxBytes}, logger)

@@ -67,7 +67,8 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// serve serves until ctx ends. It then waits for the deliveries that have begun.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -85,7 +86,8 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 }
 
 // describe returns a line about the event for your terminal. The line shows
-// addresses. In a log, pass the event itself to slog: it shows nothing personal.
+// addresses. In a log, pass the event itself to slog: it shows nothing
+// personal.
 func describe(ev mailtrapwebhook.Event) string {
 	var what string
 	switch ev := ev.(type) {

@@ -1,8 +1,8 @@
 // Quickstart receives Mailtrap's webhooks.
 //
 // Without a flag it shows a demo and needs neither an account nor a network. It
-// starts a receiver on this machine, plays Mailtrap against it with the payloads
-// of Mailtrap's documentation, and shows the answers:
+// starts a receiver on this machine, plays Mailtrap against it with the
+// payloads of Mailtrap's documentation, and shows the answers:
 //
 //	go run ./examples/quickstart
 //

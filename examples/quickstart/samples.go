@@ -24,8 +24,8 @@ type sample struct {
 }
 
 // samples returns the payloads. It splits them without the package, so that the
-// demo can check the package against them. A sample that cannot be read is a bug
-// of the program.
+// demo can check the package against them. A sample that cannot be read is a
+// bug of the program.
 func samples() []sample {
 	var all []sample
 	must(fs.WalkDir(payloads, ".", func(name string, d fs.DirEntry, err error) error {

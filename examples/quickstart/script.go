@@ -26,8 +26,8 @@ type step struct {
 	want    outcome
 }
 
-// An outcome is the answer to a delivery, the Handler's report about it, and the
-// events that OnEvent was called for.
+// An outcome is the answer to a delivery, the Handler's report about it, and
+// the events that OnEvent was called for.
 type outcome struct {
 	answered                                     int
 	status                                       int

@@ -19,8 +19,8 @@ type result struct {
 func (r result) ok() bool { return r.got == r.step.want }
 
 // writeTable writes a line for each delivery, with the answers in both formats.
-// Below the table it lists the unexpected outcomes and returns an error if there
-// are any.
+// Below the table it lists the unexpected outcomes and returns an error if
+// there are any.
 func writeTable(w io.Writer, results []result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "DELIVERY\tJSON\tJSON LINES\tONEVENT CALLED FOR\tBESIDES")

@@ -11,21 +11,23 @@ import (
 
 // newEcho returns an echo router with the routes.
 //
-// Give this middleware a Skipper for the two routes, or use a Group for the other
-// routes:
+// Give this middleware a Skipper for the two routes, or use a Group for the
+// other routes:
 //
 //   - c.Bind leaves an empty body, which is answered 400.
-//   - BodyDump puts the body back, but cut off at MaxRequestBytes. A larger body
-//     is answered 400. The dump holds personal data.
-//   - Decompress changes the signed bytes. The Handler answers 415 all the same.
-//   - BodyLimit must allow 500 events. A larger body is answered 413 if its length
-//     is known. Otherwise the body breaks off, and the Handler answers 400.
+//   - BodyDump puts the body back, but cut off at MaxRequestBytes. A larger
+//     body is answered 400. The dump holds personal data.
+//   - Decompress changes the signed bytes. The Handler answers 415 all the
+//     same.
+//   - BodyLimit must allow 500 events. A larger body is answered 413 if its
+//     length is known. Otherwise the body breaks off, and the Handler answers
+//     400.
 func newEcho(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {
 	router := echo.New()
-	// RequestLogger writes the query, which holds the token of a QueryToken. Use
-	// RequestLoggerWithConfig and LogURIPath with such a Guard.
+	// RequestLogger writes the query, which holds the token of a QueryToken.
+	// Use RequestLoggerWithConfig and LogURIPath with such a Guard.
 	router.Use(middleware.RequestLogger(), middleware.Recover())
 
 	router.POST(webhookPath, echo.WrapHandler(webhook))
@@ -35,7 +37,8 @@ func newEcho(
 			err = handleBody(c.Request().Context(), body, onEvent)
 		}
 		if err != nil {
-			// RequestLogger writes the wrapped error. The client gets the status.
+			// RequestLogger writes the wrapped error. The client gets the
+			// status.
 			status := statusOf(err)
 			return echo.NewHTTPError(status, http.StatusText(status)).Wrap(err)
 		}

@@ -16,12 +16,12 @@ import (
 )
 
 // newFiber returns a fiber app with the routes. Its requests are those of
-// fasthttp, which reads a body whole before any handler runs. Fasthttp reuses the
-// memory for other requests.
+// fasthttp, which reads a body whole before any handler runs. Fasthttp reuses
+// the memory for other requests.
 //
-// BodyLimit therefore bounds the memory of bodies, times the number of
-// connections. MaxBodyBytes and MaxInFlightBytes have no effect. ReadTimeout cuts
-// off a slow body. Bind does no harm, because the body can be read again. Do not
+// BodyLimit, times the number of connections, therefore bounds the memory of
+// bodies: MaxBodyBytes and MaxInFlightBytes come too late. ReadTimeout cuts off
+// a slow body. Bind does no harm, because the body can be read again. Do not
 // call SetBody before the two routes.
 func newFiber(webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback) *fiber.App {
 	app := fiber.New(fiber.Config{
@@ -31,7 +31,8 @@ func newFiber(webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifi
 		IdleTimeout:  idleTimeout,
 		ErrorHandler: answerError,
 	})
-	// Without the recoverer a panic ends the program: fasthttp recovers nothing.
+	// Without the recoverer a panic ends the program: fasthttp recovers
+	// nothing.
 	app.Use(logger.New(), recoverer.New(recoverer.Config{EnableStackTrace: true}))
 
 	app.Post(webhookPath, oneSignature, adaptor.HTTPHandler(detached(webhook)))
@@ -73,8 +74,8 @@ func detached(next http.Handler) http.Handler {
 	})
 }
 
-// answerError answers with the status alone. Fiber's own error handler shows the
-// client the text of a panic.
+// answerError answers with the status alone. Fiber's own error handler shows
+// the client the text of a panic.
 func answerError(c fiber.Ctx, err error) error {
 	status := fiber.StatusInternalServerError
 	var own *fiber.Error

@@ -17,8 +17,8 @@ import (
 // Verifier.Parse.
 //
 // No middleware may inflate the body, as the decompression of gin-contrib/gzip
-// does. Its compression of answers does no harm. Gin does not limit bodies, since
-// MaxMultipartMemory is about forms. The package's limit is 8 MiB.
+// does. Its compression of answers does no harm. Gin does not limit bodies,
+// since MaxMultipartMemory is about forms. The package's limit is 8 MiB.
 func newGin(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {

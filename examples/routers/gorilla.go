@@ -15,8 +15,8 @@ import (
 //
 // Keep this middleware of gorilla/handlers away from the two routes:
 //
-//   - ContentTypeHandler(h, "application/json") refuses JSON Lines, whose type is
-//     application/jsonl.
+//   - ContentTypeHandler(h, "application/json") refuses JSON Lines, whose type
+//     is application/jsonl.
 //   - ProxyHeaders writes what a client claims into RemoteAddr. An IPAllowlist
 //     trusts RemoteAddr.
 //
@@ -30,8 +30,8 @@ func newGorilla(
 	router.Handle(verifiedPath, ownHandler(verifier, onEvent)).Methods(http.MethodPost)
 
 	// Middleware around the router also sees requests that match no route.
-	// LoggingHandler writes the query, which holds the token of a QueryToken. Use
-	// CustomLoggingHandler with such a Guard.
+	// LoggingHandler writes the query, which holds the token of a QueryToken.
+	// Use CustomLoggingHandler with such a Guard.
 	recovery := handlers.RecoveryHandler(handlers.PrintRecoveryStack(true))
 	return handlers.LoggingHandler(os.Stdout, recovery(router))
 }

@@ -26,8 +26,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// The comments in each router's file name the middleware that may stand before the
-// Handler. This test has the consequences.
+// The comments in each router's file name the middleware that may stand before
+// the Handler. This test has the consequences.
 func TestMiddlewareInFront(t *testing.T) {
 	good := signed(envelope("delivery"))
 	unknownLength := good
@@ -215,7 +215,8 @@ func TestProxyHeadersOpenAnAllowlist(t *testing.T) {
 	}
 }
 
-// A callback that overruns must not have the context of fasthttp's next request.
+// A callback that overruns must not have the context of fasthttp's next
+// request.
 func TestFiberCallbackOverrunsWithItsOwnContext(t *testing.T) {
 	s, webhook, verifier := newSite(t)
 	overrun, next, seen := make(chan struct{}), make(chan struct{}), make(chan any)

@@ -1,6 +1,6 @@
 // Routers shows the package in the routers that Go programs already have:
-// net/http's ServeMux, chi, gin, echo, fiber and gorilla/mux. Each has its usual
-// logging and recovery in front.
+// net/http's ServeMux, chi, gin, echo, fiber and gorilla/mux. Each has its
+// usual logging and recovery in front.
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -router chi -listen :8080
 //
@@ -8,17 +8,17 @@
 // webhook at two paths:
 //
 //   - /webhooks/mailtrap has the [mailtrapwebhook.Handler], which most programs
-//     need. It bounds time and memory. As long as the process lives, it does not
-//     handle an event again.
+//     need. It bounds time and memory. As long as the process lives, it does
+//     not handle an event again.
 //   - /verified/mailtrap has a handler of the router's own kind that calls
-//     VerifyRequest, for programs that answer by themselves. It promises less. No
-//     unverified event reaches the callback, and no failed event is acknowledged.
-//     But a repeated event is handed out again, and a callback that ignores its
-//     context holds up the answer.
+//     VerifyRequest, for programs that answer by themselves. It promises less.
+//     No unverified event reaches the callback, and no failed event is
+//     acknowledged. But a repeated event is handed out again, and a callback
+//     that ignores its context holds up the answer.
 //
 // All six routers answer alike, as the test shows. The signature covers the raw
-// body: no middleware may read, change or inflate it before. Each file names the
-// router's middleware that does.
+// body: no middleware may read, change or inflate it before. Each file names
+// the router's middleware that does.
 package main
 
 import (
@@ -81,7 +81,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
 	onEvent := func(ctx context.Context, ev mailtrapwebhook.Event) error {
-		// In your program, store or enqueue the event. Return nil when it is safe.
+		// In your program, store or enqueue the event. Return nil when it is
+		// safe.
 		logger.InfoContext(ctx, "event received", "event", ev) // shows nothing personal
 		return nil
 	}
@@ -137,7 +138,8 @@ func routerNames() []string {
 	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(routers)), "fiber")))
 }
 
-// serve serves until ctx ends. It then waits for the deliveries that have begun.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, srv server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()

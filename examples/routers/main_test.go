@@ -200,7 +200,8 @@ func (s *site) post(path string, req request) (*http.Response, error) {
 	return s.client.Do(r)
 }
 
-// announce sends the head of a request without the body and waits for the answer.
+// announce sends the head of a request without the body and waits for the
+// answer.
 func (s *site) announce(path string, req request) (*http.Response, error) {
 	conn, err := net.Dial("tcp", s.address)
 	if err != nil {
@@ -238,8 +239,8 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// An outcome is the statuses of the answers and the events that the callback saw,
-// in order.
+// An outcome is the statuses of the answers and the events that the callback
+// saw, in order.
 type outcome struct {
 	Answered []int
 	Called   string
@@ -355,8 +356,8 @@ func TestEventsOutliveTheirRequest(t *testing.T) {
 	}
 }
 
-// A client that hangs up must not interrupt a callback. Its time has a limit all
-// the same.
+// A client that hangs up must not interrupt a callback. Its time has a limit
+// all the same.
 func TestCallbacksDoNotEndWithTheClient(t *testing.T) {
 	gone, hangUp := context.WithCancel(t.Context())
 	hangUp()

@@ -12,8 +12,9 @@ import (
 // newServeMux returns net/http's own router with the routes.
 //
 // [http.MaxBytesHandler] may stand in front: a larger body is answered 413.
-// [http.TimeoutHandler] should not. It answers 503 while the callbacks still run,
-// and hides the connection, so that the Handler cannot cut off a slow body.
+// [http.TimeoutHandler] should not. It answers 503 while the callbacks still
+// run, and hides the connection, so that the Handler cannot cut off a slow
+// body.
 func newServeMux(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {
@@ -23,9 +24,9 @@ func newServeMux(
 	return logged(recovered(mux))
 }
 
-// recovered answers 500 if a handler panics. By itself, net/http hangs up without
-// an answer. The Handler answers a callback's panic by itself and still handles
-// the other events.
+// recovered answers 500 if a handler panics. By itself, net/http hangs up
+// without an answer. The Handler answers a callback's panic by itself and still
+// handles the other events.
 func recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -42,7 +43,8 @@ func recovered(next http.Handler) http.Handler {
 	})
 }
 
-// logged logs the path without the query, which holds the token of a QueryToken.
+// logged logs the path without the query, which holds the token of a
+// QueryToken.
 func logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec, started := &recorder{ResponseWriter: w, status: http.StatusOK}, time.Now()
@@ -63,6 +65,6 @@ func (rec *recorder) WriteHeader(status int) {
 	rec.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap lets [http.ResponseController] reach the connection, so that the Handler
-// can cut off a slow body.
+// Unwrap lets [http.ResponseController] reach the connection, so that the
+// Handler can cut off a slow body.
 func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }

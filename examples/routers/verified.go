@@ -18,8 +18,8 @@ const (
 // A callback stores or enqueues an event. It must be safe for concurrent use.
 type callback = func(ctx context.Context, ev mailtrapwebhook.Event) error
 
-// callbackTime bounds all callbacks of a delivery: Mailtrap waits 30 seconds for
-// the answer.
+// callbackTime bounds all callbacks of a delivery: Mailtrap waits 30 seconds
+// for the answer.
 const callbackTime = 25 * time.Second
 
 // ownHandler is your own handler for every router that takes an [http.Handler].
@@ -75,8 +75,8 @@ func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
 // statusOf returns the status for an error of VerifyRequest, Verify or
-// handleBody. Mailtrap repeats the delivery after each of them. The status tells
-// the reader of the access log what happened.
+// handleBody. Mailtrap repeats the delivery after each of them. The status
+// tells the reader of the access log what happened.
 func statusOf(err error) int {
 	var judged *statusError
 	var tooLarge *http.MaxBytesError

@@ -1,17 +1,17 @@
-// Apigateway receives Mailtrap's webhooks in an AWS Lambda function. In front of
-// it is a REST API of API Gateway with the proxy integration. An HTTP API with
-// payload format 1.0 sends the same events.
+// Apigateway receives Mailtrap's webhooks in an AWS Lambda function. In front
+// of it is a REST API of API Gateway with the proxy integration. An HTTP API
+// with payload format 1.0 sends the same events.
 //
 //	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -tags lambda.norpc -o bootstrap ./apigateway
 //	zip function.zip bootstrap
 //
-// These commands make what the runtime provided.al2023 needs on arm64.
-// The function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of
-// 30 seconds. Its method must have no authorizer.
+// These commands make what the runtime provided.al2023 needs on arm64. The
+// function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of 30
+// seconds. Its method must have no authorizer.
 //
 // Every request gets the answer of the Handler. An event is acknowledged when
-// onEvent has returned nil. Mailtrap repeats a delivery that is not acknowledged:
-// the package webhook says which events are then handled again.
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package main
 
 import (
@@ -45,9 +45,10 @@ type (
 )
 
 // function returns a Lambda function that gives handler the requests of a REST
-// API. The names of headers come as the client wrote them. The gateway encodes a
-// body as base64 if the API's binaryMediaTypes list the Content-Type. It passes
-// any other body as text, which keeps the signed bytes if they are UTF-8.
+// API. The names of headers come as the client wrote them. The gateway encodes
+// a body as base64 if the API's binaryMediaTypes list the Content-Type. It
+// passes any other body as text, which keeps the signed bytes if they are
+// UTF-8.
 func function(handler http.Handler) func(context.Context, request) (response, error) {
 	return func(ctx context.Context, req request) (response, error) {
 		resp := lambdahttp.Serve(ctx, handler, lambdahttp.Event{

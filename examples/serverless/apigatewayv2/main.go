@@ -4,13 +4,13 @@
 //	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -tags lambda.norpc -o bootstrap ./apigatewayv2
 //	zip function.zip bootstrap
 //
-// These commands make what the runtime provided.al2023 needs on arm64.
-// The function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of
-// 30 seconds. Its route must have no authorizer.
+// These commands make what the runtime provided.al2023 needs on arm64. The
+// function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of 30
+// seconds. Its route must have no authorizer.
 //
 // Every request gets the answer of the Handler. An event is acknowledged when
-// onEvent has returned nil. Mailtrap repeats a delivery that is not acknowledged:
-// the package webhook says which events are then handled again.
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package main
 
 import (

@@ -1,9 +1,9 @@
-// Package cloudfunctions receives Mailtrap's webhooks in Google Cloud Functions,
-// which are now called Cloud Run functions.
+// Package cloudfunctions receives Mailtrap's webhooks in Google Cloud
+// Functions, which are now called Cloud Run functions.
 //
-// The platform expects the function at the root of the deployed module. Copy this
-// file to the root of your module and the package webhook to a directory beside
-// it. Deploy the module with the entry point MailtrapWebhook, with
+// The platform expects the function at the root of the deployed module. Copy
+// this file to the root of your module and the package webhook to a directory
+// beside it. Deploy the module with the entry point MailtrapWebhook, with
 // MAILTRAP_SIGNING_SECRET in the environment, and with an HTTP trigger that
 // allows unauthenticated calls: Mailtrap's signature is not Google's.
 //
@@ -12,8 +12,8 @@
 //	MAILTRAP_SIGNING_SECRET=… go run ./cloudfunctions/cmd
 //
 // Every request gets the answer of the Handler. An event is acknowledged when
-// onEvent has returned nil. Mailtrap repeats a delivery that is not acknowledged:
-// the package webhook says which events are then handled again.
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package cloudfunctions
 
 import (

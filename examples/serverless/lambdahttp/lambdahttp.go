@@ -1,5 +1,6 @@
 // Package lambdahttp runs an [http.Handler] on the events in which AWS Lambda
-// receives HTTP requests. It serves function URLs and both kinds of API Gateway.
+// receives HTTP requests. It serves function URLs and both kinds of API
+// Gateway.
 //
 // The adaptor of aws-lambda-go, lambdaurl, serves only function URLs whose
 // InvokeMode is RESPONSE_STREAM.
@@ -37,9 +38,9 @@ type Response struct {
 	Body       string
 }
 
-// Header returns the header of an event. It reads multiValueHeaders if the event
-// has them: headers keep only the last value, and a second signature must not go
-// unseen.
+// Header returns the header of an event. It reads multiValueHeaders if the
+// event has them: headers keep only the last value, and a second signature must
+// not go unseen.
 func Header(headers map[string]string, multiValueHeaders map[string][]string) http.Header {
 	// Add joins a header that comes under several names, which differ in case.
 	header := make(http.Header)
@@ -59,8 +60,8 @@ func Header(headers map[string]string, multiValueHeaders map[string][]string) ht
 // Serve returns handler's response to the request of an event.
 //
 // A body that is not base64 though the event says so is answered 400. The
-// function should return no error either: the platform would answer 502 and hide
-// the reason.
+// function should return no error either: the platform would answer 502 and
+// hide the reason.
 func Serve(ctx context.Context, handler http.Handler, event Event) Response {
 	w := &recorder{header: make(http.Header)}
 	r, err := event.request()

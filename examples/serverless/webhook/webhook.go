@@ -32,8 +32,9 @@ func New(secret string) (*mailtrapwebhook.Handler, error) {
 
 		// API Gateway waits 29 seconds, and a store may need some of them after
 		// the callbacks. Set the function's own time limit to 30 seconds:
-		// Lambda's default is 3. A platform that kills a working instance leaves
-		// the request without an answer and the events without their marks.
+		// Lambda's default is 3. A platform that kills a working instance
+		// leaves the request without an answer and the events without their
+		// marks.
 		Timeout: 20 * time.Second,
 	}
 	if err := handler.Validate(); err != nil {
@@ -42,9 +43,10 @@ func New(secret string) (*mailtrapwebhook.Handler, error) {
 	return handler, nil
 }
 
-// onEvent is the place for your work. Store or enqueue the event, and return nil
-// when it is safe: Mailtrap then does not send it again. Start no goroutine,
-// because the platform may stop the instance as soon as it has answered.
+// onEvent is the place for your work. Store or enqueue the event, and return
+// nil when it is safe: Mailtrap then does not send it again. Start no
+// goroutine, because the platform may stop the instance as soon as it has
+// answered.
 //
 // A database can de-duplicate in place of a Dedup. Insert the event under
 // [mailtrapwebhook.KeyFromContext] and ignore conflicts.

@@ -31,8 +31,8 @@ type Door struct {
 	Put func(document Document, r webhooktest.Request)
 }
 
-// Each door's event for a delivery in JSON, and for one in JSON Lines as base64.
-// Both deliveries are signed with [webhooktest.Secret].
+// Each door's event for a delivery in JSON, and for one in JSON Lines as
+// base64. Both deliveries are signed with [webhooktest.Secret].
 const (
 	JSONFile  = "testdata/json.json"
 	LinesFile = "testdata/jsonlines-base64.json"
@@ -93,7 +93,8 @@ func PutVersion1(d Document, r webhooktest.Request) {
 	}
 }
 
-// Invoke calls a function with an event, as Lambda does, and returns the answer.
+// Invoke calls a function with an event, as Lambda does, and returns the
+// answer.
 func Invoke(t *testing.T, function any, event []byte) webhooktest.Answer {
 	t.Helper()
 	output, err := lambda.NewHandler(function).Invoke(t.Context(), event)

@@ -241,9 +241,9 @@ func testFailure(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) 
 	require.Equal(t, []string{"open"}, r.takeCalled())
 }
 
-// TestLive checks the program itself. It sends a delivery in each format, signed
-// and forged, and returns the requests. The formats have different messages, or
-// the program would skip the second as a duplicate.
+// TestLive checks the program itself. It sends a delivery in each format,
+// signed and forged, and returns the requests. The formats have different
+// messages, or the program would skip the second as a duplicate.
 func TestLive(t *testing.T, send Send) (sent []Request) {
 	t.Helper()
 	for _, f := range formats {
@@ -257,8 +257,8 @@ func TestLive(t *testing.T, send Send) (sent []Request) {
 	return sent
 }
 
-// RequireNothingPersonal fails the test if the log has a secret, an address or a
-// signature of the requests.
+// RequireNothingPersonal fails the test if the log has a secret, an address or
+// a signature of the requests.
 func RequireNothingPersonal(t *testing.T, log string, requests ...Request) {
 	t.Helper()
 	require.NotContains(t, log, Secret)
@@ -275,8 +275,8 @@ func RequireNothingPersonal(t *testing.T, log string, requests ...Request) {
 // programVariable makes the test binary run the program in place of the tests.
 const programVariable = "WEBHOOKTEST_PROGRAM"
 
-// Main runs the tests, or main if the test binary has to be the program. Call it
-// in TestMain.
+// Main runs the tests, or main if the test binary has to be the program. Call
+// it in TestMain.
 func Main(m *testing.M, main func()) {
 	if os.Getenv(programVariable) != "" {
 		main()
@@ -285,10 +285,10 @@ func Main(m *testing.M, main func()) {
 	os.Exit(m.Run())
 }
 
-// SetSecret sets the secret for packages that read it in an init function. Assign
-// its result to a variable of the test's package: Go initializes variables
-// before it calls init. If the test binary has to be the program, SetSecret sets
-// nothing.
+// SetSecret sets the secret for packages that read it in an init function.
+// Assign its result to a variable of the test's package: Go initializes
+// variables before it calls init. If the test binary has to be the program,
+// SetSecret sets nothing.
 func SetSecret() (err error) {
 	if os.Getenv(programVariable) == "" {
 		err = os.Setenv(webhook.SecretVariable, Secret)
@@ -304,22 +304,23 @@ func Self(t *testing.T) (file string) {
 	return file
 }
 
-// command returns a command for the program in file. Its environment has env and
-// no secret.
+// command returns a command for the program in file. Its environment has env
+// and no secret.
 func command(ctx context.Context, t *testing.T, file string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, file)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, webhook.SecretVariable+"=")
 	})
-	// Without this variable the program prints a warning under "go test -cover".
+	// Without this variable the program prints a warning under "go test
+	// -cover".
 	coverage := "GOCOVERDIR=" + t.TempDir()
 	cmd.Env = append(append(cmd.Env, programVariable+"=1", coverage), env...)
 	return cmd
 }
 
-// RequireNeedsSecret fails the test unless the program ends without a secret and
-// prints the reason.
+// RequireNeedsSecret fails the test unless the program ends without a secret
+// and prints the reason.
 func RequireNeedsSecret(t *testing.T, file string, env ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -1,15 +1,15 @@
 // Package handler receives Mailtrap's webhooks in a Vercel function at
 // /api/mailtrap.
 //
-// Vercel expects the directory api at the root of the project, beside go.mod. It
-// has one file for each function, and the package is not main. Copy this file
-// there and the package webhook to another directory. Set MAILTRAP_SIGNING_SECRET
-// among the project's environment variables. In vercel.json, give
-// api/mailtrap.go a maxDuration of 30 seconds.
+// Vercel expects the directory api at the root of the project, beside go.mod.
+// It has one file for each function, and the package is not main. Copy this
+// file there and the package webhook to another directory. Set
+// MAILTRAP_SIGNING_SECRET among the project's environment variables. In
+// vercel.json, give api/mailtrap.go a maxDuration of 30 seconds.
 //
 // Every request gets the answer of the Handler. An event is acknowledged when
-// onEvent has returned nil. Mailtrap repeats a delivery that is not acknowledged:
-// the package webhook says which events are then handled again.
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package handler
 
 import (
