@@ -2,45 +2,13 @@ package mailtrapwebhook
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-)
-
-// An item is an event of a delivery with what it is known by. That is kept
-// apart from the event, because callbacks may do with the event as they like.
-type item struct {
-	event  Event
-	key    string // with the scope; "" if nothing tells the event
-	time   time.Time
-	place  int // in the delivery
-	result result
-	err    error  // of its callback
-	why    string // it is to be dropped
-	late   bool   // its callback was abandoned, which counts as a failure
-	told   bool   // the store knows the result
-}
-
-// A result is what has become of an event. Once a callback has had the event,
-// batch.mu guards it.
-type result int
-
-const (
-	unstarted result = iota
-	duplicate        // handled before
-	held             // another delivery's
-	handled
-	failed
-	overran  // failed so far: its callback was abandoned and still runs
-	dropping // to be dropped if OnDrop agrees
-	dropped
 )
 
 // A batch is the events of a delivery on their way through the store and the
@@ -59,48 +27,6 @@ type batch struct {
 	final   *Report     // the counts that are answered, set when no callback is to start any more
 	marking *time.Timer // nil: nothing waits to be told to the store
 	marked  time.Time   // when the store was last told
-}
-
-// newItems returns the items of a delivery's events.
-//
-// Where an event's own key does not tell it from others, its item's key also
-// has the digest of the body and the event's place in it: a retry repeats the
-// whole body, and another occurrence comes in another body. That is so for
-// audit-log and unknown events, two of which may be equal, and for events with
-// equal keys, as Mailtrap's samples have.
-func newItems(events []Event, scope string, body []byte) []item {
-	items := make([]item, len(events))
-	count := make(map[string]int, len(events))
-	for i, ev := range events {
-		items[i] = item{event: ev, key: ev.Key(), time: ev.Time(), place: i}
-		count[items[i].key]++
-	}
-	digest := sync.OnceValue(func() string {
-		sum := sha256.Sum256(body)
-		return hex.EncodeToString(sum[:16]) // half is ample against accidental twins
-	})
-	for i := range items {
-		it := &items[i]
-		if it.key == "" {
-			continue
-		}
-		if count[it.key] > 1 || !hasIDs(it.event) {
-			it.key += "/" + digest() + "/" + strconv.Itoa(i)
-		}
-		if scope != "" {
-			it.key = scope + ":" + it.key
-		}
-	}
-	return items
-}
-
-// hasIDs reports whether events of this kind have ids that tell them apart.
-func hasIDs(ev Event) bool {
-	switch ev.(type) {
-	case *SendingWebhookEvent, *InboundWebhookEvent:
-		return true
-	}
-	return false
 }
 
 func (x *exchange) newBatch(items []item) *batch {
@@ -132,8 +58,10 @@ func (b *batch) reserve(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return &refusalError{http.StatusServiceUnavailable, errNoTime}
 	}
-	var asked []*item
-	var keys []string
+	if b.store.dedup == nil {
+		return nil
+	}
+	asked, keys := make([]*item, 0, len(b.items)), make([]string, 0, len(b.items))
 	for i := range b.items {
 		if it := &b.items[i]; it.key != "" {
 			asked, keys = append(asked, it), append(keys, it.key)
@@ -155,7 +83,7 @@ func (b *batch) reserve(ctx context.Context) error {
 			asked[i].result = held
 		default:
 			valid = false
-			asked[i].told = true // whose it is nobody knows, so do not release it
+			asked[i].told = unstarted // so that it is not released: nobody knows whose it is
 		}
 	}
 	if !valid {
@@ -226,13 +154,11 @@ func (b *batch) onEvents(ctx context.Context, todo []*item) {
 	}
 	began := time.Now()
 	c.run(b.h.concurrency())
-	if c.next < len(todo) {
-		b.warnTooSlow(time.Since(began), c.next, len(todo))
-	}
 	switch {
 	case c.next < c.n:
+		b.warnTooSlow(time.Since(began), c.next, c.n)
 		b.h.turns.set(b.id, todo[c.next].place)
-	case c.cut < c.n:
+	case c.cut < c.n: // every event had a turn, but this one too short a turn
 		b.h.turns.set(b.id, todo[c.cut].place)
 	default:
 		b.h.turns.forget(b.id)
@@ -240,6 +166,7 @@ func (b *batch) onEvents(ctx context.Context, todo []*item) {
 }
 
 func (b *batch) onDelivery(ctx context.Context, todo []*item, d *Delivery) {
+	b.present(d)
 	c := &calls{
 		ctx: ctx, n: 1, share: b.h.timeout(),
 		do:   func(ctx *callContext, _ int) error { return settled(b.h.OnDelivery(ctx, d)) },
@@ -248,10 +175,10 @@ func (b *batch) onDelivery(ctx context.Context, todo []*item, d *Delivery) {
 	c.run(1)
 }
 
-// settled returns err, and as a [*permanentError] if it is permanent. It runs
-// within the call, because methods of the callback's error may panic or hang.
+// settled returns err as a [*permanentError] if it is permanent, and else as it
+// is. It runs within the call, because the error's methods may panic or hang.
 func settled(err error) error {
-	if isPermanent(err) {
+	if _, ok := err.(*permanentError); !ok && isPermanent(err) {
 		return &permanentError{err}
 	}
 	return err
@@ -277,14 +204,22 @@ func (b *batch) done(items []*item, err error, late bool) {
 	for _, it := range items {
 		b.judge(it, err)
 	}
+	if late {
+		b.dropLate(items)
+	}
+	b.account(err, late)
+	b.markSoon()
+}
+
+// account keeps the body charged while a callback that was abandoned still
+// runs: it may hold the body and its events.
+func (b *batch) account(err error, late bool) {
 	switch {
 	case late:
-		b.dropLate(items)
 		b.charge.release()
 	case err == errOverran:
 		b.charge.hold()
 	}
-	b.markSoon()
 }
 
 // judge gives an item the result that follows from its callback's error.
@@ -294,16 +229,14 @@ func (b *batch) judge(it *item, err error) {
 	if it.result == handled || it.result == dropped {
 		return // dropped while its abandoned callback still ran: the first outcome counts
 	}
-	it.err, it.told = err, false
+	it.err = err
 	it.late = it.late || err == errOverran
-	permanent, ok := err.(*permanentError)
+	_, permanent := err.(*permanentError)
 	switch {
 	case err == nil:
 		it.result = handled
-	case ok:
-		it.result, it.err, it.why = dropping, permanent.err, "its callback failed permanently"
-	case b.tooOld(it):
-		it.result, it.why = dropping, "it failed and is older than GiveUpAfter"
+	case permanent, b.tooOld(it):
+		it.result = dropping
 	case err == errOverran:
 		it.result = overran
 		b.fail("OnEvent", it, err)
@@ -330,131 +263,18 @@ func (b *batch) fail(callback string, it *item, err error) {
 	}
 }
 
-// drop asks OnDrop for each event that is to be dropped.
-func (b *batch) drop() {
-	todo := b.toDrop()
-	if len(todo) == 0 {
-		return
-	}
-	if b.h.OnDrop == nil {
-		for i := range todo {
-			b.endDrop(todo[i].item, nil, false)
-		}
-		return
-	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(b.log.ctx), b.started.Add(b.h.dropBy()))
-	defer cancel()
-	c := &calls{
-		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
-		do: func(ctx *callContext, i int) error {
-			ctx.key = todo[i].item.key
-			return b.h.OnDrop(ctx, todo[i].item.event, todo[i].err)
-		},
-		done: func(i int, err error, late bool) {
-			b.endDrop(todo[i].item, err, late)
-		},
-	}
-	c.run(b.h.concurrency())
-	for _, d := range todo[c.next:] {
-		b.endDrop(d.item, errNoTimeToDrop, false)
-	}
-}
-
-// A drop is an item to be dropped, and the error that is the reason.
-type drop struct {
-	item *item
-	err  error
-}
-
-func (b *batch) toDrop() []drop {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var todo []drop
-	for i := range b.items {
-		if it := &b.items[i]; it.result == dropping {
-			todo = append(todo, drop{it, it.err})
-		}
-	}
-	return todo
-}
-
-// endDrop drops the item if OnDrop returned nil, and fails it if not.
-func (b *batch) endDrop(it *item, err error, late bool) {
-	b.log.panicked(err, "key", it.key)
-	if b.resolveDrop(it, err) {
-		b.log.line(slog.LevelError, "event dropped: "+it.why, "key", it.key, "err", textOf(it.err))
-	}
-	switch {
-	case late:
-		b.charge.release()
-	case err == errOverran:
-		b.charge.hold()
-	}
-	b.markSoon()
-}
-
-// resolveDrop reports whether the item has become a dropped one.
-func (b *batch) resolveDrop(it *item, err error) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case it.result == handled || it.result == dropped:
-		return false // its abandoned callback has succeeded meanwhile
-	case err == nil:
-		it.result = dropped
-		return true
-	case err == errOverran, it.err == errOverran:
-		it.result = overran // OnDrop or OnEvent still runs, so the lease must stay
-	default:
-		it.result = failed
-	}
-	b.fail("OnDrop", it, err)
-	return false
-}
-
-// dropLate drops the events of a callback that had been abandoned. Its
-// goroutine has all the time that OnDrop may take.
-func (b *batch) dropLate(items []*item) {
-	for _, it := range items {
-		b.mu.Lock()
-		isDropping, reason := it.result == dropping && b.final != nil, it.err
-		b.mu.Unlock()
-		if !isDropping {
-			continue // or drop is still to come for it
-		}
-		err := error(nil)
-		if b.h.OnDrop != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(b.log.ctx), b.h.eventTimeout())
-			err = protect(func() error { return b.h.OnDrop(context.WithValue(ctx, eventKey{}, it.key), it.event, reason) })
-			cancel()
-		}
-		b.endDrop(it, err, false)
-	}
-}
-
-// markSoon has the store told of what is handled, at most markEvery after the
-// time before. A process that is killed repeats no more than that.
-func (b *batch) markSoon() {
-	if b.store.dedup == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.marking == nil {
-		b.marking = time.AfterFunc(time.Until(b.marked.Add(markEvery)), b.settle)
-	}
-}
-
 // finish ends the work on the delivery: it tells the store the rest. What
 // abandoned callbacks return later is told by markSoon.
 func (b *batch) finish() {
 	b.mu.Lock()
+	// The counts are taken once, so that a late return cannot make the report
+	// and the answer disagree.
 	b.final = b.count()
 	if b.marking != nil {
 		b.marking.Stop()
 	}
 	b.mu.Unlock()
-	b.settle()
+	b.settle() // waits for a mark that is under way
 	b.store.answered()
 	b.mu.Lock()
 	b.marked = time.Time{} // the first late return is told at once
@@ -487,72 +307,24 @@ func (b *batch) count() *Report {
 	return r
 }
 
-// settle tells the store what has become of the events since the last time.
-func (b *batch) settle() {
-	b.store.lock() // held over the calls, so that no two overlap
-	defer b.store.unlock()
-	done, undone := b.untold()
-	if len(done) > 0 && b.store.commit(keysOf(done)) {
-		b.tell(done)
-	}
-	if len(undone) > 0 {
-		b.store.release(keysOf(undone)) // if that fails, the leases end by themselves
-		b.tell(undone)
-	}
-}
-
-// untold returns the items that the store is to be told of. Those that are not
-// done wait for the end, when their leases can go all at once.
-func (b *batch) untold() (done, undone []*item) {
+// firstFailure returns the failure that the answer names.
+func (b *batch) firstFailure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.marking, b.marked = nil, time.Now()
-	for i := range b.items {
-		it := &b.items[i]
-		if it.key == "" || it.told {
-			continue
-		}
-		switch it.result {
-		case handled, dropped:
-			done = append(done, it)
-		case failed, unstarted:
-			if b.final != nil {
-				undone = append(undone, it)
-			}
-		}
+	if b.failure == nil {
+		return errOverran // never acknowledge a failed event, whatever went wrong above
 	}
-	return done, undone
+	return b.failure
 }
 
-func (b *batch) tell(items []*item) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, it := range items {
-		it.told = true
-	}
-}
-
-func keysOf(items []*item) []string {
-	keys := make([]string, len(items))
-	for i, it := range items {
-		keys[i] = it.key
-	}
-	return keys
-}
-
-var (
-	errNoTime = errors.New("mailtrapwebhook: there was no time left to call the callback for every event:" +
-		" raise Concurrency, or let the callback store or enqueue the event and return")
-	errNoTimeToDrop = errors.New("there was no time left to call OnDrop: let it return sooner")
-)
+var errNoTime = errors.New("mailtrapwebhook: there was no time left to call the callback for every event:" +
+	" raise Concurrency, or let the callback store or enqueue the event and return")
 
 // outcome returns the error that the answer is to give.
 func (b *batch) outcome() error {
 	switch {
 	case b.final.Failed > 0:
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.failure
+		return b.firstFailure()
 	case b.final.Held > 0:
 		return refuse(http.StatusServiceUnavailable, "another delivery holds events of this one:"+
 			" the retry will find them handled or free")
@@ -560,37 +332,4 @@ func (b *batch) outcome() error {
 		return &refusalError{http.StatusServiceUnavailable, errNoTime}
 	}
 	return nil
-}
-
-// turns remembers of deliveries that are repeated where the next attempt
-// begins. A delivery that began in the same place each time would spend its
-// time on the same slow events, and never reach the others.
-type turns struct {
-	mu     sync.Mutex
-	places map[string]int // by the delivery's id
-}
-
-// maxTurns bounds the memory for deliveries that do not come again. Far fewer
-// are ever under way.
-const maxTurns = 1000
-
-func (t *turns) of(id string) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.places[id]
-}
-
-func (t *turns) set(id string, place int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.places) >= maxTurns || t.places == nil {
-		t.places = make(map[string]int)
-	}
-	t.places[id] = place
-}
-
-func (t *turns) forget(id string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.places, id)
 }

@@ -342,7 +342,8 @@ func TestOnDeliveryOverruns(t *testing.T) {
 	}
 }
 
-// The retry comes after five minutes. By then the lease of a dead process is over.
+// The retry comes after five minutes. By then the lease of a dead process is
+// over.
 func TestLeaseEndsBeforeTheRetry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		leave := make(chan struct{})
@@ -388,8 +389,8 @@ func TestUnstartedEventsAreReleased(t *testing.T) {
 	})
 }
 
-// When a callback returns late, the answer is long given. Its Commit has the full
-// five seconds.
+// When a callback returns late, the answer is long given. Its Commit has the
+// full five seconds.
 func TestLateCommitIsNotRushed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := &recordingStore{commit: func(ctx context.Context) error {
@@ -470,6 +471,7 @@ func TestGiveUpAfter(t *testing.T) {
 		{"older and panicking", time.Hour, func() string { return aged(61 * time.Minute) },
 			func(context.Context, mw.Event) error { panic(errBoom) }, 200},
 		{"older and overrunning", time.Hour, func() string { return aged(61 * time.Minute) }, overrun, 200},
+		{"at the time 0", time.Hour, func() string { return `{"event":"delivery","event_id":"e","timestamp":0}` }, eventReturning(errBoom), 500},
 		{"without a time", time.Hour, func() string { return `{"event":"delivery","event_id":"e"}` }, eventReturning(errBoom), 500},
 		{"at the end of 2020", time.Hour, func() string {
 			return fmt.Sprintf(`{"event":"delivery","message_id":"m","event_id":"e","timestamp":%d}`,
@@ -479,8 +481,7 @@ func TestGiveUpAfter(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				time.Sleep(time.Until(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))) // an event of 2000 has no age
+			bubble(t, func(t *testing.T) {
 				rig := newRig(t, &mw.Handler{GiveUpAfter: test.after, OnEvent: test.onEvent})
 				require.Equal(t, test.want, rig.direct(envelopeOf(test.event())).Status)
 				if test.want == 200 {
@@ -561,4 +562,29 @@ func TestFailureIsLoggedUnderItsKey(t *testing.T) {
 		require.NotEmpty(t, key)
 		require.Contains(t, rig.said.String(), key)
 	}
+}
+
+func TestKeyFromContext(t *testing.T) {
+	require.Empty(t, mw.KeyFromContext(t.Context()))
+	var keys []string
+	scope := func(*http.Request) string { return "tenant" }
+	see := func(ctx context.Context) error {
+		derived, cancel := context.WithCancel(ctx)
+		defer cancel()
+		require.Equal(t, mw.KeyFromContext(ctx), mw.KeyFromContext(derived))
+		keys = append(keys, mw.KeyFromContext(ctx))
+		return nil
+	}
+	body := envelopeOf(eventJSON("a"), eventJSON("b"), auditJSON, eventJSON("a"))
+	rig := newRig(t, &mw.Handler{Scope: scope, OnEvent: func(ctx context.Context, _ mw.Event) error { return see(ctx) }})
+	require.Equal(t, 200, rig.direct(body).Status)
+	rig = newRig(t, &mw.Handler{Scope: scope, OnDelivery: func(ctx context.Context, d *mw.Delivery) error {
+		require.Empty(t, mw.KeyFromContext(ctx), "a delivery has many")
+		require.Equal(t, d.Keys, keys)
+		return nil
+	}})
+	require.Equal(t, 200, rig.direct(body).Status)
+	require.Equal(t, "tenant:delivery/m-b/b", keys[1])
+	require.Regexp(t, "^tenant:delivery/m-a/a/[0-9a-f]{32}/0$", keys[0], "two events have its ids")
+	require.Regexp(t, "^tenant:activity_log.user.updated/[0-9a-f]{32}/[0-9a-f]{32}/2$", keys[2])
 }

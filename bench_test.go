@@ -266,8 +266,8 @@ func BenchmarkEndToEnd(b *testing.B) {
 		name    string
 		handler http.Handler
 	}{
-		{"Handler", &mw.Handler{Verifier: verifier, OnEvent: count}},
-		{"Handler with Dedup", &mw.Handler{Verifier: verifier, OnEvent: count, Dedup: &mw.MemoryDeduplicator{Retention: time.Nanosecond}}},
+		{"Handler without Dedup", &mw.Handler{Verifier: verifier, OnEvent: count, Dedup: noDedup}},
+		{"Handler with Dedup", &mw.Handler{Verifier: verifier, OnEvent: count, Dedup: memoryStore(time.Nanosecond, 0)}},
 		{"read and verify only", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := verifier.VerifyRequest(r); err != nil {
 				w.WriteHeader(http.StatusBadRequest)

@@ -43,6 +43,8 @@ func (b *bodyReader) read(ctx context.Context, r *http.Request) error {
 	if r.ContentLength > b.limit {
 		return refuseTooLarge(b.limit)
 	}
+	// Charge the first chunk even for an empty body: a flood of such requests
+	// takes memory too.
 	if err := b.grow(); err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func (b *bodyReader) read(ctx context.Context, r *http.Request) error {
 			return nil
 		case err != nil:
 			return readError(err)
-		case ctx.Err() != nil:
+		case ctx.Err() != nil: // a reader without a deadline trickles on
 			return readError(os.ErrDeadlineExceeded)
 		case n > 0:
 			empty = 0
@@ -251,7 +253,7 @@ func readError(err error) error {
 		return &refusalError{http.StatusServiceUnavailable, &explainedError{
 			"the body did not arrive in time: a proxy is slow, or the client is not Mailtrap", err}}
 	case closedBefore(err):
-		return &refusalError{http.StatusBadRequest, bodyReadBefore(err)}
+		return &refusalError{http.StatusBadRequest, bodyReadBefore(http.ErrBodyReadAfterClose)}
 	}
 	return &refusalError{http.StatusBadRequest, &explainedError{
 		"the body broke off or is malformed: Mailtrap sends it again", err}}

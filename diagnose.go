@@ -11,7 +11,7 @@ import (
 // sentinel as the error of Verify, and its text names the cause and the fix.
 //
 // Diagnose undoes what often happens to a body, a secret or a header on the way,
-// such as encoding the JSON again, and computes the signature anew. If that
+// such as encoding the JSON again. Then it computes the signature anew. If that
 // matches, the cause is proved. If nothing can be proved, the text names what
 // looks wrong, such as the header of another provider, or what to check. The text
 // is safe to log: it holds no secret, no signature and no part of the body.

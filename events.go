@@ -17,9 +17,8 @@ import (
 // An event keeps its own text in memory and nothing else of its delivery.
 //
 // Printed with %v, %+v or Println, or logged with slog, an event shows its kind
-// and key and nothing personal. The same holds for a []Event that is printed.
-// A []Event that is logged shows everything where the slog handler writes JSON,
-// as do [json.Marshal], %#v, RawJSON and the fields themselves.
+// and key and nothing personal. So does a []Event, unless a slog handler writes
+// it as JSON: that, [json.Marshal], %#v and RawJSON show everything.
 type Event interface {
 	// Name returns the canonical name of the kind of event, such as "soft bounce",
 	// "activity_log.user.updated" or "inbound.message_received". It returns "" if
@@ -27,7 +26,7 @@ type Event interface {
 	Name() string
 
 	// Time returns when the event happened, in UTC. It returns the zero time if
-	// the event does not say, or not readably.
+	// the event has no readable time. A timestamp of 0 is January 1, 1970.
 	Time() time.Time
 
 	// Key identifies the event. It is the same when Mailtrap delivers the event
@@ -46,8 +45,7 @@ type Event interface {
 	// RawJSON returns the text of the event, byte for byte as received.
 	RawJSON() string
 
-	// fault returns the Err of the event.
-	fault() error
+	fault() error // returns Err
 }
 
 // EventType is the kind of a [SendingWebhookEvent]. Compare it with the
@@ -315,8 +313,7 @@ func logValue(e Event) slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// MarshalJSON writes the event as Mailtrap does, without the fields that are
-// zero.
+// MarshalJSON writes the event as Mailtrap does. It omits fields that are zero.
 func (e SendingWebhookEvent) MarshalJSON() ([]byte, error) {
 	type fields SendingWebhookEvent
 	return json.Marshal(struct {
@@ -325,8 +322,7 @@ func (e SendingWebhookEvent) MarshalJSON() ([]byte, error) {
 	}{fields(e), wireTime(e.Timestamp, time.Second)})
 }
 
-// MarshalJSON writes the event as Mailtrap does, without the fields that are
-// zero.
+// MarshalJSON writes the event as Mailtrap does. It omits fields that are zero.
 func (e ActivityLogWebhookEvent) MarshalJSON() ([]byte, error) {
 	type fields ActivityLogWebhookEvent
 	return json.Marshal(struct {
@@ -335,29 +331,13 @@ func (e ActivityLogWebhookEvent) MarshalJSON() ([]byte, error) {
 	}{fields(e), wireTime(e.Timestamp, time.Second)})
 }
 
-// MarshalJSON writes the event as Mailtrap does, without the fields that are
-// zero.
+// MarshalJSON writes the event as Mailtrap does. It omits fields that are zero.
 func (e InboundWebhookEvent) MarshalJSON() ([]byte, error) {
 	type fields InboundWebhookEvent
 	return json.Marshal(struct {
 		fields
 		Timestamp *int64 `json:"timestamp,omitempty"`
 	}{fields(e), wireTime(e.Timestamp, time.Millisecond)})
-}
-
-// wireTime returns t as a number in the unit, or in the other unit if only that
-// one says the same.
-func wireTime(t time.Time, unit time.Duration) *int64 {
-	if t.IsZero() {
-		return nil
-	}
-	seconds, millis := t.Unix(), t.UnixMilli()
-	useMillis := unit == time.Millisecond || millis%1000 != 0 || !isSeconds(seconds)
-	// A small number of milliseconds would read as seconds.
-	if useMillis && !isSeconds(millis) {
-		return &millis
-	}
-	return &seconds
 }
 
 // MarshalJSON writes Raw if that is JSON, and else a string that holds Raw.
@@ -368,30 +348,29 @@ func (e UnknownEvent) MarshalJSON() ([]byte, error) {
 	return json.Marshal(e.Raw)
 }
 
-// UnmarshalJSON decodes a sending event. Another kind of event is an error. A
-// field that cannot be read is no error: see Err.
+// UnmarshalJSON decodes one event. It returns an error for an event of another
+// kind and for a whole delivery. A field that cannot be read is no error: it
+// sets Err, as [Parse] does.
 func (e *SendingWebhookEvent) UnmarshalJSON(data []byte) error {
 	return unmarshal(data, e, "a sending event")
 }
 
-// UnmarshalJSON decodes an audit-log event. Another kind of event is an error. A
-// field that cannot be read is no error: see Err.
+// UnmarshalJSON is as [SendingWebhookEvent.UnmarshalJSON].
 func (e *ActivityLogWebhookEvent) UnmarshalJSON(data []byte) error {
 	return unmarshal(data, e, "an audit-log event")
 }
 
-// UnmarshalJSON decodes an inbound event. Another kind of event is an error. A
-// field that cannot be read is no error: see Err.
+// UnmarshalJSON is as [SendingWebhookEvent.UnmarshalJSON].
 func (e *InboundWebhookEvent) UnmarshalJSON(data []byte) error {
 	return unmarshal(data, e, "an inbound event")
 }
 
-// UnmarshalJSON decodes what is none of the other events. One of them is an
-// error.
+// UnmarshalJSON decodes an element that is none of the other events.
 func (e *UnknownEvent) UnmarshalJSON(data []byte) error {
 	return unmarshal(data, e, "of an unknown kind")
 }
 
+// unmarshal decodes data into dst. It is for events of a kind that want names.
 func unmarshal[T any](data []byte, dst *T, want string) error {
 	data = bytes.TrimSpace(data)
 	if string(data) == "null" {
@@ -401,7 +380,9 @@ func unmarshal[T any](data []byte, dst *T, want string) error {
 	if err != nil {
 		return err
 	}
-	if isDelivery(data, ev) {
+	// An array, or an object without a name that has an array of events.
+	events, _ := object(data).find("events")
+	if data[0] == '[' || ev.Name() == "" && strings.HasPrefix(events, "[") {
 		return errors.New("mailtrapwebhook: the JSON is a whole delivery, not one event: use Parse")
 	}
 	if got, ok := ev.(any).(*T); ok {
@@ -412,14 +393,4 @@ func unmarshal[T any](data []byte, dst *T, want string) error {
 		return ev.fault()
 	}
 	return errors.New("mailtrapwebhook: the JSON is not " + want)
-}
-
-// isDelivery reports whether data, which decodes to ev, is an array or an
-// envelope.
-func isDelivery(data []byte, ev Event) bool {
-	if ev.Name() != "" {
-		return false
-	}
-	events, _ := object(data).find("events")
-	return data[0] == '[' || strings.HasPrefix(events, "[")
 }

@@ -1,12 +1,12 @@
 package mailtrapwebhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +25,7 @@ type exchange struct {
 	body      bodyReader
 	delivery  *Delivery
 	batch     *batch
+	oddity    error // the first Err of an event
 	report    Report
 }
 
@@ -50,7 +51,6 @@ func (x *exchange) serve() error {
 	if err := x.batch.reserve(x.ctx); err != nil {
 		return err
 	}
-	x.batch.present(x.delivery)
 	x.batch.callBack(x.ctx, x.delivery)
 	x.batch.finish()
 	return x.batch.outcome()
@@ -59,7 +59,7 @@ func (x *exchange) serve() error {
 // admit makes the checks that need no byte of the body.
 func (x *exchange) admit() error {
 	if err := x.h.checkSetup(); err != nil {
-		return err
+		return err // before anything is called that may not be set
 	}
 	if x.r.Method != http.MethodPost {
 		return refuse(http.StatusMethodNotAllowed, "the request is not a POST: Mailtrap posts")
@@ -75,6 +75,7 @@ func (x *exchange) admit() error {
 	if err := x.chooseVerifier(); err != nil {
 		return err
 	}
+	// Ask for the header before the body: a stranger without one costs nothing.
 	var err error
 	if x.signature, err = signatureOf(x.r); err != nil {
 		return &refusalError{http.StatusBadRequest, err}
@@ -142,7 +143,7 @@ func (x *exchange) verify() error {
 		ReceivedAt:  x.started,
 		Request:     x.r.WithContext(x.ctx),
 	}
-	x.delivery.Request.Body = http.NoBody
+	x.delivery.Request.Body = http.NoBody // it has been read
 	return nil
 }
 
@@ -157,7 +158,7 @@ const (
 func (x *exchange) explain(err error) error {
 	switch {
 	case errors.Is(err, ErrNoSecret):
-		return err
+		return err // the verifier of a VerifierFor: the request is not to blame
 	case int64(x.body.size) < x.r.ContentLength:
 		return bodyReadBefore(err)
 	case x.body.size == 0, x.body.size > maxDiagnosed, !x.h.mayDiagnose(x.started):
@@ -174,15 +175,12 @@ func (x *exchange) explain(err error) error {
 func (x *exchange) decode() (fault, err error) {
 	d, h := x.delivery, x.h
 	body := x.body.join()
-	x.body.drop()
-	if h.OnDelivery != nil || h.OnMalformed != nil {
-		d.Body = body // else nobody sees it, and it can go
-	}
+	x.body.drop() // early, so that other requests use the chunks meanwhile
 	d.Events, d.Format, fault = decode(body, h.maxEvents())
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)
 	x.countEvents()
-	if fault == errTooManyEvents {
+	if fault == errTooManyEvents { // OnMalformed must not see it: the JSON is sound
 		return nil, &refusalError{http.StatusRequestEntityTooLarge, fault}
 	}
 	if fault != nil && h.OnMalformed == nil {
@@ -193,7 +191,9 @@ func (x *exchange) decode() (fault, err error) {
 		return nil, err
 	}
 	x.batch = x.newBatch(newItems(d.Events, scope, body))
-	d.Keys = x.batch.keys()
+	if h.OnDelivery != nil || h.OnMalformed != nil {
+		d.Body, d.Keys = body, x.batch.keys() // else nobody sees them
+	}
 	return fault, nil
 }
 
@@ -205,9 +205,7 @@ func (x *exchange) countEvents() {
 		}
 		if err := ev.fault(); err != nil {
 			x.report.Unreadable++
-			if x.report.Unreadable == 1 {
-				x.log.with("unreadable_cause", textOf(err))
-			}
+			x.oddity = cmp.Or(x.oddity, err)
 		}
 	}
 }
@@ -248,7 +246,7 @@ func (x *exchange) handleMalformed(fault error) error {
 		x.log.line(slog.LevelError, "malformed delivery dropped", "err", textOf(err))
 		x.report.Dropped = x.report.Events
 		return nil
-	case errors.Is(err, fault):
+	case errors.Is(err, fault): // OnMalformed looked and did not take it
 		return &refusalError{http.StatusUnprocessableEntity, err}
 	case err != nil:
 		x.log.panicked(err)
@@ -264,7 +262,7 @@ func (x *exchange) handleMalformed(fault error) error {
 func (x *exchange) answer(err error) {
 	x.log.panicked(err)
 	x.conclude(err)
-	x.limitDiscarding()
+	x.limitDiscarding() // before WriteHeader, at which net/http reads what is left
 	switch status := x.report.Status; status {
 	case http.StatusOK:
 		x.w.WriteHeader(status)
@@ -308,7 +306,11 @@ func (x *exchange) conclude(err error) {
 	if err != nil {
 		args = append(args, "err", textOf(err))
 	}
-	x.log.line(r.level(), "request answered", append(args, r.counts()...)...)
+	args = append(args, r.counts()...)
+	if x.oddity != nil {
+		args = append(args, "cause", textOf(x.oddity))
+	}
+	x.log.line(r.level(), "request answered", args...)
 }
 
 // add takes over the counts of a batch.
@@ -370,16 +372,12 @@ func refuse(status int, why string) error {
 type requestLog struct {
 	ctx    context.Context
 	logger *slog.Logger
-	extra  []any // for every further line
 }
 
 // line logs one line with the package's prefix.
 func (l *requestLog) line(level slog.Level, message string, args ...any) {
-	l.logger.Log(l.ctx, level, "mailtrapwebhook: "+message, slices.Concat(args, l.extra)...)
+	l.logger.Log(l.ctx, level, "mailtrapwebhook: "+message, args...)
 }
-
-// with adds an attribute to every further line.
-func (l *requestLog) with(name, value string) { l.extra = append(l.extra, name, value) }
 
 // panicked logs err if it is a panic, with the stack of the code that panicked.
 func (l *requestLog) panicked(err error, args ...any) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -326,4 +327,141 @@ func TestOnMalformed(t *testing.T) {
 		require.Equal(t, 200, rig.post(envelopeOf(`7`, `{"event":3}`)).Status)
 		require.Equal(t, 200, rig.post([]byte("{\"event\":\"x\"}\nnot JSON\n{\"event\":\"y\"}")).Status)
 	})
+}
+
+// oddEvent is a bounce of which one field cannot be read.
+const oddEvent = `{"event":"bounce","message_id":"m1","event_id":"odd","custom_variables":[]}`
+
+// The level of a request's line says how much a person should care.
+func TestRequestsAreLoggedAtTheirLevel(t *testing.T) {
+	old := bodyOf("old")
+	tests := []struct {
+		name  string
+		h     *mw.Handler
+		body  []byte
+		level string
+		says  []string
+		not   []string
+	}{
+		{"nothing odd", &mw.Handler{}, bodyOf("a"), "DEBUG", []string{`"handled":1`}, []string{"duplicates", "unknown", "failed"}},
+		{"duplicates", &mw.Handler{}, old, "INFO", []string{`"duplicates":1`, `"handled":0`}, []string{"unreadable"}},
+		{"an unknown kind", &mw.Handler{}, envelopeOf(`{"event":"telepathy"}`), "DEBUG", []string{`"unknown":1`}, []string{"unreadable"}},
+		{"an odd field", &mw.Handler{}, envelopeOf(eventJSON("a"), oddEvent, `{"event":"open","timestamp":1.5}`), "WARN",
+			[]string{`"unreadable":2`, "custom_variables is not"}, []string{`"unknown"`}},
+		{"an element that is no object", &mw.Handler{}, envelopeOf(`5`), "WARN", []string{`"unreadable":1`, `"unknown":1`}, nil},
+		{"a failure", &mw.Handler{OnEvent: eventReturning(errBoom)}, bodyOf("a"), "ERROR",
+			[]string{`"failed":1`, "delivery/m-a/a", errBoom.Error()}, nil},
+		{"held", &mw.Handler{Dedup: &recordingStore{reserve: func(context.Context, []string) ([]mw.Reservation, error) {
+			return []mw.Reservation{mw.Held}, nil
+		}}}, bodyOf("a"), "INFO", []string{`"held":1`, `"status":503`}, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if test.h.Dedup == nil {
+				test.h.Dedup = newStore()
+			}
+			rig := newRig(t, test.h)
+			if test.name == "duplicates" {
+				rig.direct(old)
+			}
+			rig.direct(test.body)
+			lines := slices.Collect(strings.Lines(rig.said.String()))
+			last := lines[len(lines)-1]
+			require.Contains(t, last, `"level":"`+test.level+`"`)
+			for _, part := range test.says {
+				require.Contains(t, last, part)
+			}
+			for _, part := range test.not {
+				require.NotContains(t, last, part)
+			}
+		})
+	}
+}
+
+func TestOddFieldIsCountedAndHandled(t *testing.T) {
+	var got []mw.Event
+	rig := newRig(t, &mw.Handler{OnEvent: func(_ context.Context, ev mw.Event) error {
+		got = append(got, ev)
+		return nil
+	}})
+	require.Equal(t, 200, rig.direct(envelopeOf(oddEvent)).Status)
+	require.Equal(t, 1, rig.last().Unreadable)
+	require.Zero(t, rig.last().Unknown)
+	require.IsType(t, &mw.SendingWebhookEvent{}, got[0])
+	require.Equal(t, "bounce/m1/odd", got[0].Key())
+}
+
+// Mailtrap repeats whole batches, so that a Handler de-duplicates unless it is
+// told not to.
+func TestHandlerDeduplicatesByDefault(t *testing.T) {
+	for _, test := range []struct {
+		store mw.Deduplicator
+		calls int
+	}{{nil, 1}, {mw.NoDedup, 3}} {
+		rig := newRig(t, &mw.Handler{})
+		rig.h.Dedup = test.store
+		for range 3 {
+			require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+		}
+		require.Len(t, rig.handled(), test.calls)
+	}
+}
+
+// A mismatch is diagnosed once a minute, and only for bodies that cost little.
+func TestMismatchExplainsItself(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rig := newRig(t, &mw.Handler{MaxBodyBytes: 2 << 20})
+		body := bodyOf("a")
+		signed := func(r *http.Request) { r.Header.Set(mw.SignatureHeader, mw.Sign(body, testSecret)) }
+		send := func(n int) string {
+			before := rig.said.String()
+			received := append(slices.Clone(body), bytes.Repeat([]byte("\n"), n)...)
+			require.Equal(t, 400, rig.direct(received, signed).Status)
+			require.ErrorIs(t, rig.last().Err, mw.ErrInvalidSignature)
+			return strings.TrimPrefix(rig.said.String(), before)
+		}
+		require.NotContains(t, send(1<<20), "newline", "a large body costs too much")
+		require.Contains(t, send(1), "a newline was added")
+		for range 3 {
+			time.Sleep(19 * time.Second)
+			require.NotContains(t, send(1), "newline")
+		}
+		time.Sleep(4 * time.Second)
+		require.Contains(t, send(1), "a newline was added")
+	})
+}
+
+func TestBodyThatWasReadBefore(t *testing.T) {
+	for name, meddle := range map[string]func(r *http.Request){
+		"read":      func(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+		"half read": func(r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, 10) },
+		"closed":    func(r *http.Request) { _ = r.Body.Close() },
+		"read and closed": func(r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_ = r.Body.Close()
+		},
+		"parsed as a form": func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			_ = r.ParseForm()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig := newRig(t, &mw.Handler{})
+			rig.serveAs(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				meddle(r)
+				rig.h.ServeHTTP(w, r)
+			}))
+			require.Equal(t, 400, rig.post(bodyOf("a")).Status)
+			require.ErrorContains(t, rig.last().Err, "other code read or closed the body first")
+		})
+	}
+}
+
+// A test without a server has the body in memory: there is nothing to cut off.
+func TestRecorderCausesNoWarning(t *testing.T) {
+	rig := newRig(t, &mw.Handler{})
+	w := httptest.NewRecorder()
+	rig.h.ServeHTTP(w, signedDelivery(bodyOf("a"), testSecret))
+	require.Equal(t, 200, w.Code)
+	require.Zero(t, rig.said.count("WARN"))
 }

@@ -154,22 +154,28 @@ func faultyNetwork(w *world, _ int, r *http.Request) (lost bool) {
 		*r = *r.WithContext(ctx)
 	case fate < 13:
 		w.count("client sends twice")
-		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		twin := r.Clone(r.Context())
-		twin.Body = io.NopCloser(bytes.NewReader(body))
-		go w.serve(twin)
+		sendTwice(w, 0, r)
 	}
 	return false
 }
 
-const faultBudget = 256 << 10 // room for four bodies, which is not always enough
+// sendTwice has the receiver serve r at the same time as a copy of it.
+func sendTwice(w *world, _ int, r *http.Request) (lost bool) {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	twin := r.Clone(r.Context())
+	twin.Body = io.NopCloser(bytes.NewReader(body))
+	go w.serve(twin)
+	return false
+}
+
+const faultBudget = 320 << 10 // room for five bodies, which is not always enough
 
 // underFaults is a load under which everything goes wrong now and then. An
 // event may come again where its commit failed.
 func underFaults() scenario {
 	traffic := sendingTraffic
-	traffic.every = 300 * time.Millisecond
+	traffic.every = 2 * time.Second
 	return scenario{
 		traffic: traffic, network: faultyNetwork, callback: faultyCallback, store: newFaultyStore, times: math.MaxInt,
 		handler: func(h *mw.Handler) {
@@ -181,12 +187,8 @@ func underFaults() scenario {
 // Whatever fails: each event is handled, and not again once its commit has
 // succeeded. Everything that a delivery took is given back.
 func TestEveryEventIsHandledUnderFaults(t *testing.T) {
-	batches := 600
-	if fullSize() {
-		batches = 10_000
-	}
-	w := underFaults().simulate(t, batches)
-	t.Log(w.faults)
+	w := underFaults().simulate(t, sized(4_000, 600))
+	t.Log(w.faults, w.said.count("MaxInFlightBytes"), "refused for memory")
 	require.Empty(t, w.violations)
 	require.Positive(t, w.said.count("MaxInFlightBytes"), "the load never reached the budget")
 	for _, fault := range []string{

@@ -34,8 +34,8 @@ type loadServer struct {
 	served atomic.Int64 // requests that it returned from
 }
 
-// newLoadServer serves h. The server has no timeout, so only the Handler's ends a
-// slow client. A body counts as nearly read when all but one of size bytes are.
+// newLoadServer serves h. The server has no timeout, so only the Handler's ends
+// a slow client. A body is nearly read when all but one of size bytes are.
 func newLoadServer(t testing.TB, h http.Handler, size int64) *loadServer {
 	s := new(loadServer)
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -138,8 +138,8 @@ func (f *flood) send(conn net.Conn, chunked bool) {
 	}
 }
 
-// receive reads the answer while the body is still being sent: the connection may
-// be reset soon after it.
+// receive reads the answer while the body is still being sent: the connection
+// may be reset soon after it.
 func (f *flood) receive(conn net.Conn) {
 	status := 0
 	if resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), nil); err == nil {
@@ -179,8 +179,8 @@ var naive http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Re
 	}
 })
 
-// Beside the bodies, the heap holds garbage and the server's buffers. They may take
-// one and a half times as much again.
+// Beside the bodies, the heap holds garbage and the server's buffers. They may
+// take one and a half times as much again.
 func TestHandlerMemoryUnderFlood(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the race detector multiplies memory")
@@ -293,8 +293,8 @@ func TestHandlerMemoryOfHeldBodies(t *testing.T) {
 	}
 }
 
-// slowClients opens n connections and sends the beginning of a body on each, half
-// of them in chunks. Each then sends a byte every 50 ms until stop is called.
+// slowClients opens n connections and sends the beginning of a body on each,
+// half of them in chunks. Each then sends a byte every 50 ms until stop is called.
 func slowClients(t testing.TB, l *loadRig, n int) (conns []net.Conn, stop func()) {
 	t.Helper()
 	begin := func(i int) (head, more string) {
@@ -436,8 +436,8 @@ func TestSlowClientsWithoutReadDeadline(t *testing.T) {
 	}
 }
 
-// Of ten times as many deliveries as there is room for, the Handler takes as many
-// as fit and refuses the others.
+// Of ten times as many deliveries as there is room for, the Handler takes as
+// many as fit and refuses the others.
 func TestOverloadRefusesTheExcess(t *testing.T) {
 	const room = 16
 	tests := []struct {

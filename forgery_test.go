@@ -48,13 +48,13 @@ const forgedEvent = `{"event":"click","message_id":"forged","event_id":"forged",
 var seen = func() (seen []forgery) {
 	for _, body := range [][]byte{
 		[]byte(fixtureBody),
-		bodyOf("a"),
-		bodyOf("a", "b", "c"),
-		[]byte(eventJSON("a") + "\n" + eventJSON("b") + "\n"),
-		envelopeOf(auditJSON, `{"event":"new"}`),
+		[]byte(`{"events":[` + fixtureBody + `]}`),
+		[]byte(`{"events":[` + fixtureBody + `,{"event":"open","message_id":"m","event_id":"e"}]}`),
+		[]byte(fixtureBody + "\n" + forgedEvent + "\n"),
+		[]byte(`{"events":[{"event":"activity_log.user.updated","actor":{"name":"Mailtrap"}},{"event":"new"}]}`),
 		[]byte(`{"events":[]}`),
 	} {
-		seen = append(seen, forgery{body: body, headers: signedWith(directSignature(body, testSecret))})
+		seen = append(seen, forgery{body: body, headers: signedWith(directSignature(body, fixtureSecret))})
 	}
 	return seen
 }()
@@ -95,7 +95,7 @@ func (f *forgery) edit(do func(string) string) { f.sign(do(f.signature())) }
 
 // digest is the right MAC, which a forger has not, but may come near to.
 func (f *forgery) digest() []byte {
-	h := hmac.New(sha256.New, []byte(testSecret))
+	h := hmac.New(sha256.New, []byte(fixtureSecret))
 	h.Write(f.body)
 	return h.Sum(nil)
 }
@@ -124,20 +124,20 @@ var forgeries = []struct {
 	{"bits of the digest", func(f *forgery) { f.signMAC(f.flip(f.digest(), 2+f.below(64))) }},
 	{"a bit of the body", func(f *forgery) { f.body = f.flip(f.body, 1) }},
 	{"bits of the body", func(f *forgery) { f.body = f.flip(f.body, 2+f.below(64)) }},
-	{"a bit of the secret", func(f *forgery) { f.resign(string(f.flip([]byte(testSecret), 1))) }},
-	{"bits of the secret", func(f *forgery) { f.resign(string(f.flip([]byte(testSecret), 2+f.below(32)))) }},
+	{"a bit of the secret", func(f *forgery) { f.resign(string(f.flip([]byte(fixtureSecret), 1))) }},
+	{"bits of the secret", func(f *forgery) { f.resign(string(f.flip([]byte(fixtureSecret), 2+f.below(32)))) }},
 
 	{"the secret's form", func(f *forgery) {
-		decoded, _ := hex.DecodeString(testSecret)
-		f.resign(f.one(strings.ToUpper(testSecret), testSecret[1:], testSecret[:31], testSecret+testSecret, " "+testSecret,
-			testSecret+"\n", testSecret+"\x00", string(decoded), `"`+testSecret+`"`, "", "0", "null", otherSecret))
+		decoded, _ := hex.DecodeString(fixtureSecret)
+		f.resign(f.one(strings.ToUpper(fixtureSecret), fixtureSecret[1:], fixtureSecret[:31], fixtureSecret+fixtureSecret, " "+fixtureSecret,
+			fixtureSecret+"\n", fixtureSecret+"\x00", string(decoded), `"`+fixtureSecret+`"`, "", "0", "null", otherSecret))
 	}},
 	{"a body longer or shorter", func(f *forgery) {
 		switch f.below(5) {
 		case 0:
-			f.body = append(f.body, f.one("\n", " ", "\r\n", "\x00", "{}", eventJSON("forged"))...)
+			f.body = append(f.body, f.one("\n", " ", "\r\n", "\x00", "{}", forgedEvent)...)
 		case 1:
-			f.body = append([]byte(f.one("\n", " ", "\ufeff", "[", eventJSON("forged")+"\n")), f.body...)
+			f.body = append([]byte(f.one("\n", " ", "\ufeff", "[", forgedEvent+"\n")), f.body...)
 		case 2:
 			f.body = f.body[:f.below(len(f.body))]
 		case 3:
@@ -238,21 +238,21 @@ var forgeries = []struct {
 			"%"+fmt.Sprintf("%x", mac[:1])+hex.EncodeToString(mac[1:])))
 	}},
 	{"another algorithm", func(f *forgery) {
-		decoded, _ := hex.DecodeString(testSecret)
+		decoded, _ := hex.DecodeString(fixtureSecret)
 		with := func(key, text []byte) []byte {
 			h := hmac.New(sha256.New, key)
 			h.Write(text)
 			return h.Sum(nil)
 		}
 		plain, wide, first := sha256.Sum256(f.body), sha512.Sum512(f.body), sha1.Sum(f.body)
-		before, behind := sha256.Sum256(append([]byte(testSecret), f.body...)), sha256.Sum256(append(slices.Clone(f.body), testSecret...))
-		long := hmac.New(sha512.New, []byte(testSecret))
+		before, behind := sha256.Sum256(append([]byte(fixtureSecret), f.body...)), sha256.Sum256(append(slices.Clone(f.body), fixtureSecret...))
+		long := hmac.New(sha512.New, []byte(fixtureSecret))
 		long.Write(f.body)
-		short := hmac.New(sha1.New, []byte(testSecret))
+		short := hmac.New(sha1.New, []byte(fixtureSecret))
 		short.Write(f.body)
 		macs := [][]byte{plain[:], wide[:], wide[:32], first[:], before[:], behind[:], long.Sum(nil), long.Sum(nil)[:32],
-			short.Sum(nil), with(f.body, []byte(testSecret)), with(decoded, f.body), with(nil, f.body),
-			with([]byte(testSecret), nil), with([]byte(testSecret), plain[:])}
+			short.Sum(nil), with(f.body, []byte(fixtureSecret)), with(decoded, f.body), with(nil, f.body),
+			with([]byte(fixtureSecret), nil), with([]byte(fixtureSecret), plain[:])}
 		f.signMAC(macs[f.below(len(macs))])
 	}},
 	{"digits by chance", func(f *forgery) {
@@ -289,7 +289,7 @@ func (f *forgery) isSigned() bool {
 }
 
 func isSignature(value string, body []byte) bool {
-	want := directSignature(body, testSecret)
+	want := directSignature(body, fixtureSecret)
 	if len(value) != len(want) || len(body) == 0 {
 		return false
 	}
@@ -340,7 +340,7 @@ type forgeryRig struct {
 }
 
 func newForgeryRig(t testing.TB) *forgeryRig {
-	rig := &forgeryRig{verifier: testVerifier(t, otherSecret[1:], testSecret)}
+	rig := &forgeryRig{verifier: verifierWith(t, otherSecret[1:], fixtureSecret)}
 	call := func() error {
 		rig.called.Add(1)
 		return nil
@@ -360,7 +360,7 @@ func newForgeryRig(t testing.TB) *forgeryRig {
 func (rig *forgeryRig) judge(f *forgery) error {
 	signed := f.isSigned()
 	called, calls := rig.called.Load(), rig.store.calls.Load()
-	w := recorder{httptest.NewRecorder()}
+	w := httptest.NewRecorder()
 	rig.handler.ServeHTTP(w, f.request())
 	switch {
 	case signed && w.Code != http.StatusOK:
@@ -382,7 +382,7 @@ func (rig *forgeryRig) judge(f *forgery) error {
 	}
 	for _, value := range f.headers[mw.SignatureHeader] {
 		signed := isSignature(value, f.body)
-		if err := judgeError("Verify", signed, mw.Verify(f.body, value, otherSecret[1:], testSecret)); err != nil {
+		if err := judgeError("Verify", signed, mw.Verify(f.body, value, otherSecret[1:], fixtureSecret)); err != nil {
 			return err
 		}
 		if err := judgeError("Verifier.Verify", signed, rig.verifier.Verify(f.body, value)); err != nil {
@@ -443,13 +443,13 @@ func TestForgeriesFindWrongVerifiers(t *testing.T) {
 	wrong := map[string]func(values []string, body []byte) bool{
 		"compares the first 31 bytes": func(values []string, body []byte) bool {
 			return len(values) == 1 && len(values[0]) == 64 && len(body) > 0 &&
-				strings.EqualFold(values[0][:62], directSignature(body, testSecret)[:62])
+				strings.EqualFold(values[0][:62], directSignature(body, fixtureSecret)[:62])
 		},
 		"compares as far as the signature goes": func(values []string, body []byte) bool {
-			return len(values) == 1 && values[0] != "" && strings.HasPrefix(directSignature(body, testSecret), values[0])
+			return len(values) == 1 && values[0] != "" && strings.HasPrefix(directSignature(body, fixtureSecret), values[0])
 		},
 		"compares as far as the MAC goes": func(values []string, body []byte) bool {
-			return len(values) == 1 && strings.HasPrefix(values[0], directSignature(body, testSecret))
+			return len(values) == 1 && strings.HasPrefix(values[0], directSignature(body, fixtureSecret))
 		},
 		"trims white space": func(values []string, body []byte) bool {
 			return len(values) == 1 && right(strings.TrimSpace(values[0]), body)
@@ -474,7 +474,7 @@ func TestForgeriesFindWrongVerifiers(t *testing.T) {
 			return len(values) == 0 || values[0] == ""
 		},
 		"decodes the secret": func(values []string, body []byte) bool {
-			key, _ := hex.DecodeString(testSecret)
+			key, _ := hex.DecodeString(fixtureSecret)
 			return len(values) == 1 && values[0] == directSignature(body, string(key))
 		},
 		"trims the body": func(values []string, body []byte) bool {

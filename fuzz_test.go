@@ -318,16 +318,26 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzDecoder(f *testing.F) {
-	seeds(f, uint64(1), 5)
-	f.Fuzz(func(t *testing.T, body []byte, seed uint64, most int) {
+	seeds(f, uint64(1), 5, 40)
+	f.Fuzz(func(t *testing.T, body []byte, seed uint64, most, limit int) {
 		want, wantErr := mw.Parse(body)
-		for _, r := range []io.Reader{
-			iotest.OneByteReader(bytes.NewReader(body)),
-			iotest.DataErrReader(bytes.NewReader(body)),
-			chunks{bytes.NewReader(body), max(1, most&0xFFFF), rand.New(rand.NewPCG(seed, 0))},
+		limited := mw.NewDecoder(bytes.NewReader(body))
+		limited.MaxEventBytes = max(1, limit)
+		wantLimited, wantLimitedErr := drain(limited)
+		for _, reader := range []func() io.Reader{
+			func() io.Reader { return iotest.OneByteReader(bytes.NewReader(body)) },
+			func() io.Reader { return iotest.DataErrReader(bytes.NewReader(body)) },
+			func() io.Reader {
+				return chunks{bytes.NewReader(body), max(1, most&0xFFFF), rand.New(rand.NewPCG(seed, 0))}
+			},
 		} {
-			got, err := drain(mw.NewDecoder(r))
+			got, err := drain(mw.NewDecoder(reader()))
 			requireSame(t, want, got, wantErr, err)
+
+			d := mw.NewDecoder(reader())
+			d.MaxEventBytes = limited.MaxEventBytes
+			got, err = drain(d)
+			requireSame(t, wantLimited, got, wantLimitedErr, err)
 		}
 	})
 }

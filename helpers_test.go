@@ -73,7 +73,7 @@ func padded(id string, n int) []byte {
 // brokenBody is cut off behind its two events.
 func brokenBody() []byte { return []byte(strings.TrimSuffix(string(bodyOf("a", "b")), "]}") + ",") }
 
-// idOf returns the id that eventJSON gave an event, or the name of another event.
+// idOf returns the id that eventJSON gave an event, or the name of another one.
 func idOf(ev mw.Event) string {
 	if sent, ok := ev.(*mw.SendingWebhookEvent); ok {
 		return sent.EventID
@@ -360,7 +360,7 @@ func readStatus(t testing.TB, conn net.Conn) int {
 	return resp.StatusCode
 }
 
-// hog makes a request of so many bytes stay in its callback until free is called.
+// hog keeps a request of so many bytes in its callback until free is called.
 func (rig *rig) hog(bytes int) (free func()) {
 	rig.t.Helper()
 	onEvent, store := rig.h.OnEvent, rig.h.Dedup
@@ -518,6 +518,14 @@ func secretOf(d *mw.Delivery) int { return d.SecretIndex }
 
 // droppedLine is part of each log line about an event that is dropped.
 const droppedLine = "event dropped"
+
+// sized returns full when the tests run at their full size, else usual.
+func sized(full, usual int) int {
+	if fullSize() {
+		return full
+	}
+	return usual
+}
 
 // bubble runs f on a fake clock, as synctest.Test does, but in the year 2026: no
 // event of Mailtrap's is from before 2020.

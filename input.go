@@ -89,22 +89,26 @@ func (in *input) line() (line []byte, ok bool) {
 	return nil, false
 }
 
-// awaitValue reads on until the JSON value at pos is whole, as far as its
-// brackets and quotes tell, or the input ends. It passes over a value that is
-// too large, unchecked, and then reports false.
-func (in *input) awaitValue() bool {
+// awaitValue reads until the JSON value at pos is whole, as far as its brackets
+// and quotes tell, or is larger than limit, or the input ends.
+func (in *input) awaitValue() {
 	var end valueEnd
-	seen, ok := 0, true
-	for {
-		if seen += end.find(in.rest()[seen:]); seen > in.limit {
-			in.pass(seen)
-			seen, ok = 0, false
+	for seen := 0; ; {
+		seen += end.find(in.rest()[seen:])
+		if end.found || seen > in.limit || !in.more() {
+			return
 		}
+	}
+}
+
+// skipValue passes over the JSON value at pos, as far as its brackets and quotes
+// tell where it ends.
+func (in *input) skipValue() {
+	var end valueEnd
+	for {
+		in.pass(end.find(in.rest()))
 		if end.found || !in.more() {
-			if !ok {
-				in.pass(seen)
-			}
-			return ok
+			return
 		}
 	}
 }
@@ -180,6 +184,9 @@ func (in *input) drop() {
 	n := in.pos
 	if in.held {
 		n = in.mark
+	}
+	if n == 0 {
+		return
 	}
 	in.countLines(n)
 	in.buf = in.buf[:copy(in.buf, in.buf[n:])]

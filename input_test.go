@@ -315,26 +315,17 @@ func TestMemoryDoesNotGrowWithTheStream(t *testing.T) {
 	}
 }
 
-// liveHeap returns the bytes of live objects.
-func liveHeap() float64 {
-	runtime.GC()
-	runtime.GC() // the first leaves what is being swept
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return float64(stats.HeapAlloc)
-}
-
 // keptEach returns how many bytes stay in memory for each of n things that
 // keep returns.
 func keptEach(n int, keep func() any) float64 {
 	kept := make([]any, n)
-	before := liveHeap()
+	before := heapInUse()
 	for i := range kept {
 		kept[i] = keep()
 	}
-	after := liveHeap()
+	after := heapInUse()
 	runtime.KeepAlive(kept)
-	return (after - before) / float64(n)
+	return float64(after-before) / float64(n)
 }
 
 // A program that keeps something of one event in each of many deliveries must

@@ -55,9 +55,9 @@ var (
 // programs pass what [IPRanges] returns.
 //
 // If a reverse proxy or load balancer stands in front of the server, pass the
-// addresses that it connects from in trustedProxies, such as 127.0.0.1/32 for a
-// proxy on the same machine. Pass no address that others can connect from: the
-// list believes what a trusted proxy says about the client. Without
+// addresses that it connects from in trustedProxies. For a proxy on the same
+// machine, that is 127.0.0.1/32. Pass no address that others can connect from:
+// the list believes what a trusted proxy says about the client. Without
 // trustedProxies the list ignores X-Forwarded-For.
 //
 // If allowed is empty or has an invalid prefix, the list accepts nobody until

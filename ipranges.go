@@ -114,7 +114,7 @@ func httpsOnly(client *http.Client) *http.Client {
 		case req.URL.Scheme != "https":
 			return errors.New("refused a redirect away from https")
 		case len(via) >= 10:
-			// The limit of net/http, which no longer applies once CheckRedirect is set.
+			// The limit of net/http, which CheckRedirect switches off.
 			return errors.New("stopped after 10 redirects")
 		}
 		return nil

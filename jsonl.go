@@ -118,10 +118,10 @@ func decodeOne(text []byte) (Event, error) {
 // Use a Decoder for files and other trusted input. Never decode a request before
 // the last byte of its body has been verified: see [Verifier.VerifyRequest].
 type Decoder struct {
-	// MaxEventBytes limits the text of an event, or of a line of JSON Lines. The
-	// Decoder skips a larger one unchecked and returns an [*UnknownEvent] without
-	// its text. 0 means 1 MiB; 512 MiB is the most. Do not change it after the
-	// first Decode.
+	// MaxEventBytes limits the text of an event, or of a line of JSON Lines. For
+	// a larger one the Decoder returns an [*UnknownEvent] without its text. What
+	// is beyond MaxEventBytes is skipped and not checked. 0 means 1 MiB; 512 MiB is
+	// the most. Do not change it after the first Decode.
 	MaxEventBytes int
 
 	in      input
@@ -278,12 +278,12 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	case ev != nil:
 		d.in.pass(size)
 		return ev, nil
-	case !d.cutOff():
+	case !d.cutOff() && !d.beyondLimit():
 		return nil, d.syntaxError()
 	}
-	// The object is not whole yet. Whether it is an event, which must be in memory
-	// as a whole, or an envelope, which need not, is known when its members have
-	// been passed one by one.
+	// The object is not whole yet. An event must be in memory as a whole, and an
+	// envelope need not. Which of them it is shows as its members are passed one by
+	// one.
 	offset := d.in.offset()
 	d.in.hold()
 	d.in.pass(len("{"))
@@ -363,12 +363,14 @@ func (d *Decoder) passValue() (text []byte, err error) {
 	d.in.peek()
 	size := d.value(d.in.rest(), 1)
 	if d.cutOff() {
-		if !d.in.awaitValue() {
-			return nil, nil
-		}
+		d.in.awaitValue()
 		size = d.value(d.in.rest(), 1)
 	}
-	if fault, _ := d.scanner.Fault(); fault != "" {
+	switch fault, _ := d.scanner.Fault(); {
+	case fault != "" && d.beyondLimit():
+		d.in.skipValue()
+		return nil, nil
+	case fault != "":
 		return nil, d.syntaxError()
 	}
 	text = d.in.rest()[:size]
@@ -408,13 +410,15 @@ func (d *Decoder) element() (Event, error) {
 	d.inside = true
 	ev, size := d.event(d.in.rest(), d.depth)
 	if ev == nil && d.cutOff() {
-		offset, line := d.in.offset(), d.in.lineAt(0)
-		if !d.in.awaitValue() {
-			return tooLarge(offset, line), nil
-		}
+		d.in.awaitValue()
 		ev, size = d.event(d.in.rest(), d.depth)
 	}
-	if ev == nil {
+	switch {
+	case ev == nil && d.beyondLimit():
+		offset, line := d.in.offset(), d.in.lineAt(0)
+		d.in.skipValue()
+		return tooLarge(offset, line), nil
+	case ev == nil:
 		return nil, d.syntaxError()
 	}
 	d.in.pass(size)
@@ -434,7 +438,7 @@ func (d *Decoder) line() (Event, error) {
 	if !ok {
 		return tooLarge(offset, d.in.lineAt(0)), nil
 	}
-	ev := d.lineEvent(bytes.TrimRight(line, lineBlanks))
+	ev := d.lineEvent(line)
 	d.in.pass(len(line))
 	return ev, nil
 }
@@ -443,6 +447,9 @@ const lineBlanks = " \t\r" // white space within a line
 
 // lineEvent returns the event that a line is.
 func (d *Decoder) lineEvent(line []byte) Event {
+	for jsonscan.IsBlank(line[len(line)-1]) {
+		line = line[:len(line)-1]
+	}
 	ev, size := d.event(line, 0)
 	if ev == nil {
 		fault, at := d.scanner.Fault()
@@ -558,6 +565,14 @@ func tooLarge(offset int64, line int) *UnknownEvent {
 func (d *Decoder) cutOff() bool {
 	fault, _ := d.scanner.Fault()
 	return fault == jsonscan.CutOff
+}
+
+// beyondLimit reports whether the fault in what was scanned last is beyond the
+// limit of a value. Such a fault must not count: how much of a large value is in
+// memory, and so is scanned, is up to the reader.
+func (d *Decoder) beyondLimit() bool {
+	_, at := d.scanner.Fault()
+	return at > d.in.limit
 }
 
 // syntaxError returns the error for the fault in what was scanned last, which

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -250,6 +251,7 @@ func requireNothingLeaks(t *testing.T, h *mw.Handler, body []byte, edits ...requ
 		func(r *http.Request) { r.RemoteAddr = canaryPeer + ":4711" },
 	}, edits...)...)
 	time.Sleep(time.Hour) // abandoned calls return
+	synctest.Wait()
 	requireNoCanary(t, "the answer", fmt.Sprint(got), signature)
 	requireNoCanary(t, "the log", rig.said.String(), signature)
 	require.NotEmpty(t, rig.said.String())

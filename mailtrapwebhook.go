@@ -377,7 +377,7 @@ func (h *Handler) dedup() Deduplicator {
 	case nil:
 		return &h.memory
 	case NoDedup:
-		return nil
+		return nil // which saves the calls of a store that does nothing
 	}
 	return h.Dedup
 }
@@ -485,7 +485,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.body.limit = h.maxBodyBytes()
 	x.body.charge.inFlight, x.body.charge.most = &h.inFlight, h.maxInFlightBytes()
 	x.body.charge.hold()
-	defer x.body.charge.release()
+	defer x.body.charge.release() // also if a function ends this goroutine
 	defer x.body.drop()
 	x.answer(protect(x.serve))
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // The requests in this file are text, since no client would send them. They are
-// signed unless they say otherwise, so it is not the signature that refuses them.
+// signed unless they say otherwise, so the signature does not refuse them.
 var (
 	rawBody    = string(bodyOf("a"))
 	rawDigits  = directSignature([]byte(rawBody), testSecret)
@@ -332,8 +332,8 @@ func TestHTTP2IsServed(t *testing.T) {
 	rig.requireCalm()
 }
 
-// However two signed requests are damaged, a callback gets a whole signed body or
-// none.
+// However two signed requests are damaged, a callback gets a whole signed body
+// or none.
 func TestDamagedHTTPDeliversSignedBodiesOnly(t *testing.T) {
 	t.Parallel()
 	const seed = 9112

@@ -109,14 +109,6 @@ func nastyBodies(n int) map[string]nasty {
 	}
 }
 
-// sized returns full when the tests run at their full size, else usual.
-func sized(full, usual int) int {
-	if fullSize() {
-		return full
-	}
-	return usual
-}
-
 // The time to decode a body grows with its size, not with the square of it. The
 // slowest here takes a tenth of a second; the square would take an hour.
 func TestNastyBodiesTakeLinearTime(t *testing.T) {

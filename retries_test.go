@@ -250,7 +250,7 @@ func TestSimulationFindsWhatIsWrong(t *testing.T) {
 		s    scenario
 		want string
 	}{
-		{"a store that reserves for several deliveries", scenario{events: 200, network: faultyNetwork, callback: faultyCallback,
+		{"a store that reserves for several deliveries", scenario{network: sendTwice, callback: slowCallback(time.Second / 100),
 			store: wrong(func(d mw.Deduplicator) mw.Deduplicator { return sharingStore{d} })}, "is handled by two deliveries at once"},
 		{"a store that forgets on commit", scenario{callback: faultyCallback,
 			store: wrong(func(d mw.Deduplicator) mw.Deduplicator { return forgettingStore{d} })}, "is handled again after its commit"},

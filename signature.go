@@ -98,7 +98,7 @@ func match(signature string, secrets []string, body ...[]byte) (int, error) {
 	}
 	found := -1
 	// No early exit: the time must not tell which secret matched. Going backwards
-	// leaves the first match in found.
+	// leaves the first match in found. Signatures of another length match nothing.
 	for i, secret := range slices.Backward(secrets) {
 		equal := subtle.ConstantTimeCompare(mac(secret, body...), given)
 		found = subtle.ConstantTimeSelect(equal, i, found)
@@ -137,7 +137,7 @@ func decodeSignature(signature string) ([]byte, error) {
 		return nil, ErrMissingSignature
 	}
 	given, err := hex.DecodeString(signature)
-	if err != nil || len(given) != sha256.Size {
+	if err != nil {
 		// The error of hex quotes the signature, which must not reach a log.
 		return nil, ErrInvalidSignature
 	}
@@ -207,8 +207,8 @@ func (v *Verifier) Parse(body []byte, signature string) ([]Event, error) {
 }
 
 // VerifyRequest reads the body of r, verifies it against the request's
-// [SignatureHeader] and returns it. Use it in your own handlers; [Handler] calls
-// it for you. On an error it returns no body.
+// [SignatureHeader] and returns it. Use it in your own handlers; a [Handler] does
+// this and more. On an error it returns no body.
 //
 // VerifyRequest reads at most 8 MiB. The error for a larger body is an
 // [*http.MaxBytesError]. Two or more signature headers are
@@ -328,8 +328,9 @@ func closedBefore(err error) bool {
 	return errors.Is(err, http.ErrBodyReadAfterClose) || err != nil && err.Error() == "body closed by handler"
 }
 
-// bodyReadBefore returns the error for a body that other code has read or closed,
-// which shows in cause or in a body shorter than its Content-Length.
+// bodyReadBefore returns the error for a body that other code has read or closed.
+// A body shorter than its Content-Length shows that it was read. cause is the
+// error that it led to.
 func bodyReadBefore(cause error) error {
 	return &explainedError{"other code read or closed the body first:" +
 		" verify before middleware, form parsing or logging that reads it", cause}

@@ -43,7 +43,7 @@ type timingCase struct {
 func timingCases() []timingCase {
 	return []timingCase{
 		verifyTiming("first against last wrong digit in Verify", func(body []byte, signature string) bool {
-			return mw.Verify(body, signature, testSecret) == nil
+			return mw.Verify(body, signature, fixtureSecret) == nil
 		}),
 		basicAuthTiming("wrong user against wrong password in BasicAuth",
 			[2]string{wrongAt(timingUser, 0), timingUser}, [2]string{timingPassword, wrongAt(timingPassword, 0)}),
@@ -59,7 +59,7 @@ func timingCases() []timingCase {
 // controlTiming is what a comparison that ends at the first difference would look like.
 func controlTiming() timingCase {
 	return verifyTiming("control: first against last wrong digit, compared byte by byte", func(body []byte, signature string) bool {
-		h := hmac.New(sha256.New, []byte(testSecret))
+		h := hmac.New(sha256.New, []byte(fixtureSecret))
 		h.Write(body)
 		given, err := hex.DecodeString(signature)
 		return err == nil && equalBytewise(h.Sum(nil), given)
@@ -80,7 +80,7 @@ var timingSink bool // so that no call is left out
 // verifyTiming compares signatures whose first digit is wrong with those whose last one is.
 func verifyTiming(name string, verify func(body []byte, signature string) bool) timingCase {
 	body := []byte("{}") // small, so that it is the comparison that counts
-	right := directSignature(body, testSecret)
+	right := directSignature(body, fixtureSecret)
 	return timingCase{name, func(class int, random *rand.Rand) func() {
 		digits := []byte(right)
 		at := class * (len(digits) - 1)

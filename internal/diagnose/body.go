@@ -163,6 +163,7 @@ func indentedOnOneLine(b []byte) bool {
 // fromBase64 reads both alphabets, with padding and without.
 func fromBase64(b []byte) []byte {
 	b = bytes.TrimRight(bytes.TrimSpace(b), "=")
+	// Go's decoders ignore line breaks, so base64 in lines needs no more.
 	std := strings.NewReplacer("-", "+", "_", "/").Replace(string(b))
 	decoded, err := base64.RawStdEncoding.DecodeString(std)
 	if err != nil {
@@ -188,6 +189,7 @@ func decompress(b []byte) []byte {
 	case len(b) > 1 && b[0]&0x0f == 8 && binary.BigEndian.Uint16(b)%31 == 0:
 		r, err = zlib.NewReader(bytes.NewReader(b))
 	case !utf8.Valid(b):
+		// Raw deflate has no header, and text may happen to be valid deflate.
 		r = flate.NewReader(bytes.NewReader(b))
 	default:
 		return nil
@@ -195,9 +197,10 @@ func decompress(b []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	// A few kilobytes can decompress to gigabytes, so the output is limited.
-	out, err := io.ReadAll(io.LimitReader(r, maxCopied+1))
-	if err != nil || len(out) > maxCopied {
+	// A few kilobytes can decompress to gigabytes. What the limit cuts off cannot
+	// match, and no body that is signed is as long.
+	out, err := io.ReadAll(io.LimitReader(r, maxCopied))
+	if err != nil {
 		return nil
 	}
 	return out
@@ -207,7 +210,8 @@ func decompress(b []byte) []byte {
 // or the value of a field: {…}=, %7B…%7D, %7B…%7D= or payload=%7B…%7D.
 func fromForm(b []byte) []byte {
 	name, value, ok := bytes.Cut(b, []byte("="))
-	if ok && len(value) > 0 && bytes.IndexAny(name, `{["%`) < 0 {
+	// JSON may hold = as well, so the name of a field must look like one.
+	if ok && len(value) > 0 && !bytes.ContainsAny(name, `{["%`) {
 		b = value
 	}
 	b = bytes.TrimSuffix(b, []byte("="))
@@ -238,7 +242,9 @@ func fromUTF16(b []byte) []byte {
 	for i := range units {
 		units[i] = order.Uint16(b[2*i:])
 	}
-	return trimBOM([]byte(string(utf16.Decode(units))))
+	// PowerShell, which writes most UTF-16, also adds a line break at the end.
+	text := trimBOM([]byte(string(utf16.Decode(units))))
+	return bytes.TrimSuffix(text, []byte("\r\n"))
 }
 
 // windows1252 has the characters of the bytes 0x80 to 0x9f. The other bytes are
@@ -253,6 +259,7 @@ func toWindows1252(b []byte) []byte {
 	}
 	out := make([]byte, 0, len(b))
 	for _, r := range string(b) {
+		// Windows-1252 has other characters where Latin-1 has control characters.
 		if i := slices.Index(windows1252, r); i >= 0 {
 			r = rune(0x80 + i)
 		}

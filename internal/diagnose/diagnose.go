@@ -1,7 +1,7 @@
 // Package diagnose explains why an HMAC-SHA256 signature does not match a body.
 //
 // Its tables list what often happens to a body, a secret or a signature between
-// the sender and the check, each with a function that undoes it. [Mismatch]
+// the sender and the check. Each change has a function that undoes it. [Mismatch]
 // undoes one change to each of the three and computes the HMAC again. If that
 // matches, the changes are the cause. If nothing matches, Mismatch names what
 // looks wrong.
@@ -27,10 +27,6 @@ const (
 
 // maxCopied is the size of the largest body that is copied and scanned.
 const maxCopied = 8 << 20
-
-// maxSignature is the length of the longest signature that is read. A header
-// line with a value in quotes takes about 100 bytes.
-const maxSignature = 1 << 10
 
 // Mismatch says why signature is not the HMAC of body under any of the secrets,
 // and what to do. header is the name of the header that holds the signature. The
@@ -101,6 +97,7 @@ func prove(body []byte, digests, keys []variant) (found []finding, complete bool
 		return nil, true
 	}
 	macs, hashed := 0, 0
+
 	// A body and a secret that both changed are rare, so they wait for the second
 	// round. It makes the body's variants anew, because keeping them takes memory.
 	for _, bothChanged := range []bool{false, true} {

@@ -55,6 +55,7 @@ func jsonForms(body []byte) iter.Seq2[finding, []byte] {
 func compact(body []byte) []byte {
 	body = bytes.TrimSpace(trimBOM(body))
 	var out bytes.Buffer
+	// One value may span lines, so try that before the lines.
 	if json.Compact(&out, body) == nil {
 		return out.Bytes()
 	}
@@ -115,8 +116,7 @@ func unescape(text []byte) []byte {
 		out, text = append(out, text[:i]...), text[i:]
 		r, n := readEscape(text)
 		if r == utf8.RuneError {
-			// A lone surrogate is no character. Each encoder does something else with
-			// it, so leave it alone.
+			// A lone surrogate is no character. Encoders differ in what they write.
 			out = append(out, text[:n]...)
 		} else {
 			out = appendCharacter(out, r)
@@ -126,8 +126,8 @@ func unescape(text []byte) []byte {
 	return out
 }
 
-// readEscape returns the character of the escape at the start of text and the
-// length of the escape, which may be a pair of surrogates.
+// readEscape returns the character of the escape at the start of text, and the
+// length of the escape. Two escapes may be one character, a surrogate pair.
 func readEscape(text []byte) (r rune, length int) {
 	if text[1] != 'u' {
 		if i := strings.IndexByte(`"\/bfnrt`, text[1]); i >= 0 {
@@ -149,10 +149,7 @@ func readEscape(text []byte) (r rune, length int) {
 
 // readUnit returns the number of an escape such as \u00e9.
 func readUnit(text []byte) rune {
-	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
-	if err != nil {
-		return utf8.RuneError
-	}
+	n, _ := strconv.ParseUint(string(text[2:6]), 16, 16) // valid JSON has digits here
 	return rune(n)
 }
 
@@ -181,6 +178,7 @@ func escape(text []byte, must func(rune) bool) []byte {
 		r, n := utf8.DecodeRune(text)
 		switch {
 		case r == utf8.RuneError || !must(r):
+			// Invalid UTF-8 is no character either, and stays as it is.
 			out = append(out, text[:n]...)
 		case r == '/':
 			out = append(out, `\/`...)

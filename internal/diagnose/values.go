@@ -37,7 +37,7 @@ func secretWrappings(name string) []change {
 			name + " has invisible characters around it",
 			"type the secret in, or copy it from Mailtrap again without what stands around it",
 		}, trimInvisible},
-		{finding{name + " has quotes around it", "store it without them"}, trimQuotes},
+		{finding{name + " has quotes around it", "store the secret without quotes"}, trimQuotes},
 	}
 }
 
@@ -73,13 +73,11 @@ func fromHex(b []byte) []byte {
 
 // digestVariants returns the digests that the signature may stand for.
 func digestVariants(header, signature string) []variant {
-	if len(trimQuotes([]byte(signature))) > maxSignature {
-		return nil
-	}
 	fix := passPlain(header)
 	inBase64 := finding{"the signature is in base64 instead of hexadecimal digits", fix}
 	var digests []variant
 	for _, v := range variants([]byte(signature), signatureWrappings(fix), headerLine(header), signaturePrefix(fix)) {
+		// 64 hexadecimal digits are valid base64 too, but of 48 bytes.
 		if sum := fromHex(v.value); len(sum) == sha256.Size {
 			digests = append(digests, variant{sum, v.findings})
 		} else if sum := fromBase64(v.value); len(sum) == sha256.Size {

@@ -142,7 +142,10 @@ func (s *Scanner) object(i, depth int, visit func(key, value Span)) (end int) {
 		key := i + 1
 		i, _ = s.string(i)
 		keyEnd := i - 1
-		i = s.colon(i)
+		if i = s.blank(i); s.byteAt(i) != ':' {
+			return s.fail(i, MissingColon)
+		}
+		i = s.blank(i + 1)
 		value := i
 		i = s.Value(i, depth+1)
 		if visit != nil && s.fault == "" {
@@ -158,14 +161,6 @@ func (s *Scanner) object(i, depth int, visit func(key, value Span)) (end int) {
 			return s.fail(i, MissingComma)
 		}
 	}
-}
-
-// colon passes over the colon behind a key and the white space around it.
-func (s *Scanner) colon(i int) int {
-	if i = s.blank(i); s.byteAt(i) != ':' {
-		return s.fail(i, MissingColon)
-	}
-	return s.blank(i + 1)
 }
 
 func (s *Scanner) array(i, depth int) (end int) {

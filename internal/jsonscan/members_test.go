@@ -40,8 +40,8 @@ func found(s *jsonscan.Scanner, text string) (members map[string]value, ok bool)
 				v.Type += typ
 			}
 		}
-		if m.Odd&(1<<i) != 0 {
-			v.Type += ", odd"
+		if m.NotPlain&(1<<i) != 0 {
+			v.Type += ", not plain"
 		}
 		members[name] = v
 	}
@@ -65,13 +65,13 @@ func wanted(text string) (members map[string]value, ok bool) {
 			v = value{Text: string(raw[1 : len(raw)-1]), Type: "string"}
 			var meant string
 			if _ = json.Unmarshal(raw, &meant); meant != v.Text {
-				v.Type += ", odd"
+				v.Type += ", not plain"
 			}
 		case c == '{':
 			v.Type = "object"
 			compact, _ := json.Marshal(json.RawMessage(raw))
 			if len(compact) < len(raw) && !strings.ContainsAny(string(raw), "<>&") {
-				v.Type += ", odd"
+				v.Type += ", not plain"
 			}
 		case c == '-' || '0' <= c && c <= '9':
 			v.Type = "number"
@@ -86,7 +86,7 @@ func requireMembers(t *testing.T, text string) {
 	t.Helper()
 	want, ok := wanted(text)
 	if ok && strings.ContainsAny(text, "<>&\u2028\u2029") {
-		return // encoding/json escapes these, which makes odd objects look even
+		return // encoding/json escapes these, which hides that an object is not compact
 	}
 	var s jsonscan.Scanner
 	for range 2 { // the second time with guesses

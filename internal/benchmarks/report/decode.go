@@ -108,12 +108,11 @@ func mac(body []byte) error {
 // validator returns a function that passes over body with the package's scanner.
 // This is the only place that knows it.
 func validator(body []byte) func() error {
-	text := string(body)
+	var s jsonscan.Scanner // as a Decoder keeps one
 	return func() error {
-		var s jsonscan.Scanner
-		s.Reset(text, 0, 0)
-		s.Skip()
-		if s.Failed() || !s.AtEnd() {
+		s.Reset(body)
+		end := s.Value(0, 0)
+		if fault, _ := s.Fault(); fault != "" || end != len(body) {
 			return errors.New("the body is not valid")
 		}
 		return nil

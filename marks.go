@@ -55,7 +55,7 @@ func (s *storeCalls) commit(keys []string) bool {
 // delivery may own them.
 func (s *storeCalls) release(keys []string) {
 	if !time.Now().Before(s.lease) {
-		return
+		return // a callback came so late that the retry may be at work
 	}
 	s.call("Release", func(ctx context.Context) error {
 		ctx, cancel := context.WithDeadline(ctx, s.lease)
@@ -88,4 +88,72 @@ func (s *storeCalls) answered() {
 	s.lock()
 	defer s.unlock()
 	s.answerBy = time.Time{}
+}
+
+// markSoon has the store told of what is handled, at most markEvery after the
+// time before. A process that is killed repeats no more than that.
+func (b *batch) markSoon() {
+	if b.store.dedup == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.marking == nil {
+		b.marking = time.AfterFunc(time.Until(b.marked.Add(markEvery)), b.settle)
+	}
+}
+
+// settle tells the store what has become of the events since the last time.
+func (b *batch) settle() {
+	b.store.lock() // held over the calls, so that no two overlap
+	defer b.store.unlock()
+	done, undone := b.untold() // under the lock, or two calls could tell the same
+	if len(done) > 0 && !b.store.commit(keysOf(done)) {
+		b.forget(done) // so that the next call tells the store again
+	}
+	if len(undone) > 0 {
+		b.store.release(keysOf(undone)) // if that fails, the leases end by themselves
+	}
+}
+
+// untold returns the items that the store is to be told of. Those that are not
+// done wait for the end, when their leases can go all at once.
+func (b *batch) untold() (done, undone []*item) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.marking, b.marked = nil, time.Now()
+	for i := range b.items {
+		it := &b.items[i]
+		if it.key == "" || it.told == it.result {
+			continue
+		}
+		switch it.result {
+		case handled, dropped:
+			done = append(done, it)
+			it.told = it.result
+		case failed, unstarted:
+			if b.final != nil {
+				undone = append(undone, it)
+				it.told = it.result
+			}
+		}
+	}
+	return done, undone
+}
+
+// forget takes back that the store was told of the items.
+func (b *batch) forget(items []*item) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, it := range items {
+		it.told = 0
+	}
+}
+
+func keysOf(items []*item) []string {
+	keys := make([]string, len(items))
+	for i, it := range items {
+		keys[i] = it.key
+	}
+	return keys
 }

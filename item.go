@@ -1,0 +1,79 @@
+package mailtrapwebhook
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// An item is an event of a delivery with what it is known by. That is kept
+// apart from the event, because callbacks may do with the event as they like.
+type item struct {
+	event  Event
+	key    string // with the scope; "" if nothing tells the event
+	time   time.Time
+	place  int   // in the delivery
+	err    error // of its callback
+	result result
+	told   result // the result that the store knows, 0 for none
+	late   bool   // its callback was abandoned, which counts as a failure
+}
+
+// A result is what has become of an event. Once a callback has had the event,
+// batch.mu guards it.
+type result uint8
+
+const (
+	unstarted result = iota + 1
+	duplicate        // handled before
+	held             // another delivery's
+	handled
+	failed
+	overran  // failed so far: its callback was abandoned and still runs
+	dropping // to be dropped if OnDrop agrees
+	dropped
+)
+
+// newItems returns the items of a delivery's events.
+//
+// Where an event's own key does not tell it from others, its item's key also
+// has the digest of the body and the event's place in it: a retry repeats the
+// whole body, and another occurrence comes in another body. That is so for
+// audit-log and unknown events, two of which may be equal, and for events with
+// equal keys, as Mailtrap's samples have.
+func newItems(events []Event, scope string, body []byte) []item {
+	items := make([]item, len(events))
+	count := make(map[string]int, len(events))
+	for i, ev := range events {
+		items[i] = item{event: ev, key: ev.Key(), time: ev.Time(), place: i, result: unstarted}
+		count[items[i].key]++
+	}
+	digest := sync.OnceValue(func() string {
+		sum := sha256.Sum256(body)
+		return hex.EncodeToString(sum[:16]) // half is ample against accidental twins
+	})
+	for i := range items {
+		it := &items[i]
+		if it.key == "" {
+			continue
+		}
+		if count[it.key] > 1 || !hasIDs(it.event) {
+			it.key += "/" + digest() + "/" + strconv.Itoa(i)
+		}
+		if scope != "" {
+			it.key = scope + ":" + it.key
+		}
+	}
+	return items
+}
+
+// hasIDs reports whether events of this kind have ids that tell them apart.
+func hasIDs(ev Event) bool {
+	switch ev.(type) {
+	case *SendingWebhookEvent, *InboundWebhookEvent:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,182 @@
+package mailtrapwebhook_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// A timedStore notes when each key was committed, and when Commit was called.
+type timedStore struct {
+	mw.MemoryDeduplicator
+	mu      sync.Mutex
+	marked  map[string]time.Time
+	commits []time.Time
+	commit  func(ctx context.Context) error
+}
+
+func (s *timedStore) Commit(ctx context.Context, keys []string) error {
+	s.mu.Lock()
+	s.commits = append(s.commits, time.Now())
+	s.mu.Unlock()
+	if s.commit != nil {
+		if err := s.commit(ctx); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	for _, key := range keys {
+		if s.marked == nil {
+			s.marked = make(map[string]time.Time)
+		}
+		s.marked[key] = time.Now()
+	}
+	s.mu.Unlock()
+	return s.MemoryDeduplicator.Commit(ctx, keys)
+}
+
+func TestMarksComeWithinASecondOfTheirCallbacks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		returned := make(map[string]time.Time)
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, _ mw.Event) error {
+			time.Sleep(30 * time.Millisecond)
+			returned[mw.KeyFromContext(ctx)] = time.Now()
+			return nil
+		}})
+		began := time.Now()
+		require.Equal(t, 200, rig.direct(numbered(500)).Status)
+		took := time.Since(began)
+		require.Len(t, store.marked, 500)
+		for key, at := range store.marked {
+			require.LessOrEqual(t, at.Sub(returned[key]), time.Second, key)
+		}
+		require.LessOrEqual(t, len(store.commits), int(took/time.Second)+1, "one call for each second")
+	})
+}
+
+func TestQuickDeliveryIsMarkedByOneCall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(context.Context, mw.Event) error {
+			time.Sleep(time.Millisecond)
+			return nil
+		}})
+		require.Equal(t, 200, rig.direct(numbered(500)).Status)
+		require.Len(t, store.commits, 1)
+	})
+}
+
+// A process that is killed has told the store of all but the last second.
+func TestKilledProcessRepeatsASecondsWork(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		var killed atomic.Bool
+		store.commit = func(context.Context) error {
+			if killed.Load() {
+				return errors.New("killed")
+			}
+			return nil
+		}
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+			time.Sleep(30 * time.Millisecond)
+			if idOf(ev) == "300" {
+				killed.Store(true)
+			}
+			return nil
+		}})
+		rig.direct(numbered(500))
+		require.GreaterOrEqual(t, len(store.marked), 300-int(time.Second/(30*time.Millisecond))-1)
+	})
+}
+
+func TestFailedMarkIsMadeAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		store.commit = func(context.Context) error {
+			if len(store.commits) < 3 {
+				return errBoom
+			}
+			return nil
+		}
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(context.Context, mw.Event) error {
+			time.Sleep(100 * time.Millisecond)
+			return nil
+		}})
+		require.Equal(t, 200, rig.direct(numbered(50)).Status)
+		require.Len(t, store.marked, 50)
+		require.Equal(t, 2, rig.said.count("Dedup failed"))
+	})
+}
+
+// A store that hangs holds up neither the callbacks nor the answer.
+func TestStoreThatHangsHoldsUpNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		store.commit = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		rig := newRig(t, &mw.Handler{Dedup: store, Timeout: 28 * time.Second, OnEvent: func(context.Context, mw.Event) error {
+			time.Sleep(50 * time.Millisecond)
+			return nil
+		}})
+		began := time.Now()
+		require.Equal(t, 200, rig.direct(numbered(500)).Status)
+		require.Less(t, time.Since(began), 29500*time.Millisecond)
+	})
+}
+
+// Of a callback that was abandoned, success is marked and failure released.
+func TestLateReturnsAreTold(t *testing.T) {
+	for _, result := range []error{nil, errBoom} {
+		bubble(t, func(t *testing.T) {
+			store := &recordingStore{}
+			rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+				if i, _ := strconv.Atoi(idOf(ev)); i < 3 {
+					time.Sleep(time.Minute)
+					return result
+				}
+				return nil
+			}})
+			require.Equal(t, 500, rig.direct(numbered(6)).Status)
+			require.Equal(t, 3, rig.last().Failed)
+			require.Empty(t, store.keysOf("Release"), "the callbacks still run")
+			require.Len(t, store.keysOf("Commit"), 3)
+			time.Sleep(time.Minute)
+			if result == nil {
+				require.Len(t, store.keysOf("Commit"), 6)
+			} else {
+				require.Len(t, store.keysOf("Release"), 3)
+			}
+			require.LessOrEqual(t, len(store.called()), 1+2+3, "one call for each second")
+		})
+	}
+}
+
+// An event that overran and then succeeds while others are still called for
+// has failed for this delivery, and is marked all the same.
+func TestLateReturnWithinTheDelivery(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+			if idOf(ev) == "0" {
+				time.Sleep(7 * time.Second)
+			} else {
+				time.Sleep(time.Second)
+			}
+			return nil
+		}})
+		require.Equal(t, 500, rig.direct(numbered(6)).Status)
+		require.Equal(t, 1, rig.last().Failed)
+		require.Equal(t, 5, rig.last().Handled)
+		require.Len(t, store.marked, 6)
+		require.Equal(t, 200, rig.direct(numbered(6)).Status)
+		require.Equal(t, 6, rig.last().Duplicates)
+	})
+}

@@ -1,0 +1,191 @@
+package mailtrapwebhook_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// untilRetry is how long Mailtrap waits before it sends a delivery again.
+const untilRetry = 5 * time.Minute
+
+// numbered is a delivery of n events, whose ids are their places in it.
+func numbered(n int) []byte {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = strconv.Itoa(i)
+	}
+	return bodyOf(ids...)
+}
+
+// A tally counts the calls for each event.
+type tally struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+func (l *tally) add(ev mw.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.counts == nil {
+		l.counts = make(map[string]int)
+	}
+	l.counts[idOf(ev)]++
+}
+
+func (l *tally) all() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.counts)
+}
+
+func TestEventsThatHangDoNotStarveTheOthers(t *testing.T) {
+	const events, attempts = 500, 3
+	places := map[string]func(i int) bool{
+		"in front":        func(i int) bool { return i < 10 },
+		"five in front":   func(i int) bool { return i < 5 },
+		"at the end":      func(i int) bool { return i >= events-10 },
+		"in the middle":   func(i int) bool { return i >= 200 && i < 210 },
+		"at both ends":    func(i int) bool { return i < 5 || i >= events-5 },
+		"all over":        func(i int) bool { return i%50 == 0 },
+		"in pairs":        func(i int) bool { return i%100 < 2 },
+		"before the last": func(i int) bool { return i >= events-11 && i < events-1 },
+	}
+	for place, hangs := range places {
+		for _, store := range []mw.Deduplicator{nil, mw.NoDedup} {
+			for _, eventTimeout := range []time.Duration{0, 25 * time.Second} {
+				for _, heeds := range []bool{true, false} {
+					name := fmt.Sprintf("%s, store %t, EventTimeout %v, heeding the context %t",
+						place, store == nil, eventTimeout, heeds)
+					t.Run(name, func(t *testing.T) {
+						bubble(t, func(t *testing.T) {
+							var handled tally
+							leave := make(chan struct{})
+							rig := newRig(t, &mw.Handler{EventTimeout: eventTimeout, OnEvent: func(ctx context.Context, ev mw.Event) error {
+								i, err := strconv.Atoi(idOf(ev))
+								require.NoError(t, err)
+								switch {
+								case hangs(i) && heeds:
+									<-ctx.Done()
+									return ctx.Err()
+								case hangs(i):
+									<-leave
+									return errBoom
+								}
+								time.Sleep(10 * time.Millisecond)
+								if ctx.Err() == nil {
+									handled.add(ev)
+								}
+								return ctx.Err()
+							}})
+							rig.h.Dedup = store
+							for range attempts {
+								began := time.Now()
+								require.Equal(t, 500, rig.direct(numbered(events)).Status)
+								require.Less(t, time.Since(began), 30*time.Second)
+								time.Sleep(untilRetry)
+							}
+							counts := handled.all()
+							for i := range events {
+								n := counts[strconv.Itoa(i)]
+								require.Equal(t, !hangs(i), n > 0, "event %d was handled %d times", i, n)
+								require.False(t, store == nil && n > 1, "event %d was handled %d times", i, n)
+							}
+							close(leave)
+							time.Sleep(time.Minute)
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+func TestEachAttemptReachesEventsThatTheOneBeforeDidNot(t *testing.T) {
+	for _, store := range []mw.Deduplicator{nil, mw.NoDedup} {
+		for _, concurrency := range []int{1, 3} {
+			t.Run(fmt.Sprintf("store %t, concurrency %d", store == nil, concurrency), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					var called tally
+					rig := newRig(t, &mw.Handler{Concurrency: concurrency, OnEvent: func(ctx context.Context, ev mw.Event) error {
+						called.add(ev)
+						<-ctx.Done()
+						return ctx.Err()
+					}})
+					rig.h.Dedup = store
+					for reached := 0; reached < 500; {
+						rig.direct(numbered(500))
+						now := len(called.all())
+						require.Greater(t, now, reached)
+						reached = now
+						time.Sleep(untilRetry)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestSlowCallsAreAllMadeInTwoAttempts(t *testing.T) {
+	for _, store := range []mw.Deduplicator{nil, mw.NoDedup} {
+		t.Run(fmt.Sprintf("store %t", store == nil), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var handled tally
+				rig := newRig(t, &mw.Handler{OnEvent: func(_ context.Context, ev mw.Event) error {
+					time.Sleep(60 * time.Millisecond)
+					handled.add(ev)
+					return nil
+				}})
+				rig.h.Dedup = store
+				require.Equal(t, 503, rig.direct(numbered(500)).Status)
+				require.Equal(t, 1, rig.said.count("too slow to handle the whole delivery within Timeout"))
+				rig.direct(numbered(500))
+				require.Len(t, handled.all(), 500)
+			})
+		})
+	}
+}
+
+// A call that needs its whole EventTimeout gets it in some attempt, even if
+// every attempt reaches it last.
+func TestSlowCallBehindHangingOnesGetsItsShare(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var handled tally
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, ev mw.Event) error {
+			if i, _ := strconv.Atoi(idOf(ev)); i < 5 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			select {
+			case <-time.After(4 * time.Second):
+				handled.add(ev)
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}})
+		rig.h.Dedup = nil
+		for range 3 {
+			rig.direct(numbered(7))
+			time.Sleep(untilRetry)
+		}
+		require.Len(t, handled.all(), 2)
+	})
+}
+
+func TestFirstAttemptKeepsTheOrderOfTheBody(t *testing.T) {
+	rig := newRig(t, &mw.Handler{})
+	require.Equal(t, 200, rig.direct(numbered(50)).Status)
+	require.Equal(t, 200, rig.direct(numbered(50)).Status)
+	for i, id := range rig.handled() {
+		require.Equal(t, strconv.Itoa(i%50), id)
+	}
+}
