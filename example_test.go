@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,159 +15,183 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// What the examples work with. A real secret comes from the environment, and a real request from Mailtrap.
+// A real secret comes from the environment, and a real payload from Mailtrap.
 const (
 	secret = "8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e"
 
 	payload = `{"events":[` +
-		`{"event":"delivery","timestamp":1728669700,"message_id":"m-1","event_id":"e-1","email":"ann@example.com","category":"Welcome","custom_variables":{"user_id":1234567890123456789}},` +
+		`{"event":"delivery","timestamp":1728669700,"message_id":"m-1","event_id":"e-1","email":"ann@example.com","custom_variables":{"user_id":1234567890123456789}},` +
 		`{"event":"bounce","timestamp":1728669701,"message_id":"m-2","event_id":"e-2","email":"bob@example.com","response_code":550,"bounce_category":"badrecipient"}]}`
 )
 
-// deliver plays Mailtrap: it posts a signed body to a handler and returns the status.
-func deliver(h http.Handler, body string) int {
-	r := httptest.NewRequest(http.MethodPost, "/webhooks/mailtrap", strings.NewReader(body))
+// quiet keeps the log out of the examples' output.
+var quiet = slog.New(slog.DiscardHandler)
+
+// newRequest returns a signed delivery.
+func newRequest(target, body, secret string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
 	r.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign([]byte(body), secret))
+	return r
+}
+
+// answer returns the status that h answers r with.
+func answer(h http.Handler, r *http.Request) int {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w.Code
 }
 
-func mustVerifier() *mailtrapwebhook.Verifier {
-	verifier, err := mailtrapwebhook.NewVerifier(secret)
+// deliver posts a signed body to h and returns the status.
+func deliver(h http.Handler, body string) int {
+	return answer(h, newRequest("/webhooks/mailtrap", body, secret))
+}
+
+func mustVerifier(secrets ...string) *mailtrapwebhook.Verifier {
+	verifier, err := mailtrapwebhook.NewVerifier(secrets...)
 	if err != nil {
-		panic(err)
+		log.Fatal(err)
 	}
 	return verifier
 }
 
-var quiet = slog.New(slog.DiscardHandler)
-
-// In a function without a net/http server, verify the body as it came and then parse it.
-func ExampleVerify() {
-	function := func(body []byte, headers map[string]string) (status int) {
-		if err := mailtrapwebhook.Verify(body, headers["mailtrap-signature"], secret); err != nil {
-			return http.StatusBadRequest // as Mailtrap asks for
-		}
-		events, err := mailtrapwebhook.Parse(body)
-		if err != nil {
-			return http.StatusUnprocessableEntity
-		}
-		fmt.Println(len(events), "events")
-		return http.StatusOK
-	}
-
-	fmt.Println(function([]byte(payload), map[string]string{
-		"mailtrap-signature": mailtrapwebhook.Sign([]byte(payload), secret),
-	}))
-	fmt.Println(function([]byte(payload), map[string]string{
-		"mailtrap-signature": strings.Repeat("0", 64),
-	}))
-	// Output:
-	// 2 events
-	// 200
-	// 400
-}
-
-func ExampleParse() {
-	events, err := mailtrapwebhook.Parse([]byte(payload))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	for _, ev := range events {
-		fmt.Println(ev.Time().Format("15:04:05"), ev.Name())
-		if sent, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok {
-			fmt.Println("  message", sent.MessageID, "user", sent.CustomVariables.Text("user_id"))
-		}
-	}
-	// Output:
-	// 18:01:40 delivery
-	//   message m-1 user 1234567890123456789
-	// 18:01:41 bounce
-	//   message m-2 user
-}
-
-// A file of any size is read with the memory of a few events.
-func ExampleDecoder() {
-	file := strings.NewReader(`{"event":"open","message_id":"m-1"}
-{"event":"click","message_id":"m-1","url":"https://example.com/"}
-{"event":"click","message_id":
-{"event":"open","message_id":"m-2"}
-`)
-	for ev, err := range mailtrapwebhook.NewDecoder(file).Events() {
-		if err != nil {
-			fmt.Println(err)
-			break
-		}
-		if unknown, ok := ev.(*mailtrapwebhook.UnknownEvent); ok {
-			fmt.Println("passed over:", unknown.Err)
-			continue
-		}
-		fmt.Println(ev.Name())
-	}
-	// Output:
-	// open
-	// click
-	// passed over: mailtrapwebhook: line 3, offset 132: the JSON is cut off
-	// open
-}
-
+// Most programs need a secret, a callback, and Validate at start.
 func ExampleHandler() {
+	verifier, err := mailtrapwebhook.NewVerifier(secret) // os.Getenv("MAILTRAP_SIGNING_SECRET")
+	if err != nil {
+		log.Fatal(err)
+	}
 	handler := &mailtrapwebhook.Handler{
-		Verifier: mustVerifier(),
-		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
+		Verifier: verifier,
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
 			switch ev := ev.(type) {
 			case *mailtrapwebhook.SendingWebhookEvent:
 				if ev.BounceCategory.Suppresses() {
-					fmt.Println(ev.Email, "gets no more mail:", ev.BounceCategory)
+					fmt.Println("send no more mail to", ev.Email)
 				}
 			case *mailtrapwebhook.InboundWebhookEvent:
 				fmt.Println("mail for inbox", ev.InboxID)
 			case *mailtrapwebhook.ActivityLogWebhookEvent:
 				fmt.Println(ev.Actor.Name, ev.Description)
 			case *mailtrapwebhook.UnknownEvent:
-				// New kinds come without notice. Nil acknowledges them; an error would have them sent again.
+				// New kinds come without notice: nil acknowledges them.
 			}
 			return nil
 		},
 	}
-	http.Handle("/webhooks/mailtrap", handler) // or any other router
+	if err := handler.Validate(); err != nil {
+		log.Fatal(err)
+	}
+	http.Handle("/webhooks/mailtrap", handler)
 
 	fmt.Println(deliver(handler, payload))
 	// Output:
-	// bob@example.com gets no more mail: badrecipient
+	// send no more mail to bob@example.com
 	// 200
 }
 
-// With OnDelivery, a whole batch goes into one transaction or one message.
-func ExampleHandler_onDelivery() {
+// OnDelivery puts a whole batch into one transaction. A unique index on the
+// keys makes each event count once, so the Handler need not de-duplicate.
+func ExampleNoDedup() {
 	handler := &mailtrapwebhook.Handler{
-		Verifier: mustVerifier(),
-		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
+		Verifier: mustVerifier(secret),
+		Dedup:    mailtrapwebhook.NoDedup,
 		Logger:   quiet,
 		OnDelivery: func(ctx context.Context, d *mailtrapwebhook.Delivery) error {
 			for i, ev := range d.Events {
-				fmt.Printf("INSERT %s, unless %.8s… is there\n", ev.Name(), d.Keys[i])
+				fmt.Printf("INSERT %q, %d bytes\n", d.Keys[i], len(ev.RawJSON()))
 			}
-			return nil // the commit's error
+			return nil // or the error of COMMIT
 		},
 	}
 	fmt.Println(deliver(handler, payload))
 	// Output:
-	// INSERT delivery, unless delivery… is there
-	// INSERT bounce, unless bounce/m… is there
+	// INSERT "delivery/m-1/e-1", 156 bytes
+	// INSERT "bounce/m-2/e-2", 156 bytes
 	// 200
 }
 
-// Mailtrap sends a delivery again until it is answered 200. Only what failed is handled again.
+// OnDrop sees each event before it is dropped. Store the event for a person to
+// look at.
+func ExampleHandler_onDrop() {
+	handler := &mailtrapwebhook.Handler{
+		Verifier: mustVerifier(secret),
+		Logger:   quiet,
+		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
+			if ev.Name() == "bounce" {
+				return mailtrapwebhook.Permanent(errors.New("no such customer"))
+			}
+			return nil
+		},
+		OnDrop: func(ctx context.Context, ev mailtrapwebhook.Event, err error) error {
+			fmt.Printf("store %s: %v\n", ev.Key(), err)
+			return nil // an error here keeps the event from being dropped
+		},
+	}
+	fmt.Println(deliver(handler, payload))
+	// Output:
+	// store bounce/m-2/e-2: no such customer
+	// 200
+}
+
+// OnMalformed takes a verified body whose JSON is broken. Without it, Mailtrap
+// repeats the body for hours and then pauses the webhook.
+func ExampleHandler_onMalformed() {
+	handler := &mailtrapwebhook.Handler{
+		Verifier: mustVerifier(secret),
+		Logger:   quiet,
+		OnEvent:  func(context.Context, mailtrapwebhook.Event) error { return nil },
+		OnMalformed: func(ctx context.Context, d *mailtrapwebhook.Delivery, err error) error {
+			fmt.Printf("store %d bytes: %v\n", len(d.Body), err)
+			return nil
+		},
+	}
+	fmt.Println(deliver(handler, `{"events":[{"event":"open"},`))
+	// Output:
+	// store 28 bytes: mailtrapwebhook: line 1, offset 28: the JSON is cut off
+	// 200
+}
+
+// Many tenants can share one URL. VerifierFor finds the tenant's secret, and
+// Scope keeps one tenant's events from passing for another's.
+func ExampleHandler_tenants() {
+	tenants := map[string]*mailtrapwebhook.Verifier{
+		"acme":   mustVerifier("11111111111111111111111111111111"),
+		"globex": mustVerifier("22222222222222222222222222222222"),
+	}
+	handler := &mailtrapwebhook.Handler{
+		VerifierFor: func(r *http.Request) (*mailtrapwebhook.Verifier, error) {
+			return tenants[r.PathValue("tenant")], nil // nil is answered 403
+		},
+		Scope:  func(r *http.Request) string { return r.PathValue("tenant") },
+		Logger: quiet,
+		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
+			fmt.Println(mailtrapwebhook.KeyFromContext(ctx))
+			return nil
+		},
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/webhooks/{tenant}", handler)
+
+	body := `{"events":[{"event":"open","message_id":"m-1","event_id":"e-1"}]}`
+	fmt.Println(answer(mux, newRequest("/webhooks/acme", body, "11111111111111111111111111111111")))
+	fmt.Println(answer(mux, newRequest("/webhooks/globex", body, "22222222222222222222222222222222")))
+	fmt.Println(answer(mux, newRequest("/webhooks/initech", body, secret)))
+	// Output:
+	// acme:open/m-1/e-1
+	// 200
+	// globex:open/m-1/e-1
+	// 200
+	// 403
+}
+
+// A Handler remembers which events were handled. A retry reaches only the
+// events that failed.
 func ExampleMemoryDeduplicator() {
 	broken := true
 	handler := &mailtrapwebhook.Handler{
-		Verifier: mustVerifier(),
-		Dedup:    new(mailtrapwebhook.MemoryDeduplicator),
+		Verifier: mustVerifier(secret),
+		Dedup:    &mailtrapwebhook.MemoryDeduplicator{MaxKeys: 100_000}, // leave it out for the defaults
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
 			if ev.Name() == "bounce" && broken {
@@ -178,8 +203,8 @@ func ExampleMemoryDeduplicator() {
 	}
 	fmt.Println(deliver(handler, payload))
 	broken = false
-	fmt.Println(deliver(handler, payload)) // five minutes later
-	fmt.Println(deliver(handler, payload)) // somebody replays it
+	fmt.Println(deliver(handler, payload)) // Mailtrap's retry, five minutes later
+	fmt.Println(deliver(handler, payload)) // a replay by somebody who captured it
 	// Output:
 	// delivery
 	// 500
@@ -188,86 +213,132 @@ func ExampleMemoryDeduplicator() {
 	// 200
 }
 
-// An error that trying again will not cure must not have the whole batch sent again for hours.
-func ExamplePermanent() {
+// Two audit-log entries may have the same text and yet be two. Their keys in
+// the context differ: store an event under this key.
+func ExampleKeyFromContext() {
 	handler := &mailtrapwebhook.Handler{
-		Verifier: mustVerifier(),
+		Verifier: mustVerifier(secret),
 		Logger:   quiet,
 		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error {
-			if _, ok := ev.(*mailtrapwebhook.UnknownEvent); ok {
-				return mailtrapwebhook.Permanent(errors.New("no use for this"))
-			}
+			key := mailtrapwebhook.KeyFromContext(ctx) // ends in the event's place in the delivery
+			fmt.Println(ev.Name(), key[len(key)-2:])
 			return nil
 		},
 	}
-	fmt.Println(deliver(handler, `{"events":[{"event":"delivery"},{"event":"quarantine"}]}`))
-	// Output: 200
+	login := `{"event":"activity_log.user.login","actor":{"name":"Ann"}}`
+	deliver(handler, `{"events":[`+login+`,`+login+`]}`)
+	// Output:
+	// activity_log.user.login /0
+	// activity_log.user.login /1
 }
 
-// Guards come in front of the signature, which is what to rely on.
+// Guards check a request before its body is read, in addition to the signature.
 func ExampleGuard() {
-	allowed := mailtrapwebhook.NewIPAllowlist(
-		mailtrapwebhook.IPRanges(),
-		netip.MustParsePrefix("10.0.0.0/8"), // the load balancer, whose X-Forwarded-For is believed
-	)
+	loadBalancer := netip.MustParsePrefix("10.0.0.0/8")
 	handler := &mailtrapwebhook.Handler{
-		Verifier: mustVerifier(),
+		Verifier: mustVerifier(secret),
 		Guards: []mailtrapwebhook.Guard{
-			allowed.Guard(),
+			mailtrapwebhook.NewIPAllowlist(mailtrapwebhook.IPRanges(), loadBalancer).Guard(),
 			mailtrapwebhook.BasicAuth("mailtrap", "correct horse"),
 		},
 		Logger:  quiet,
-		OnEvent: func(ctx context.Context, ev mailtrapwebhook.Event) error { return nil },
+		OnEvent: func(context.Context, mailtrapwebhook.Event) error { return nil },
 	}
-
 	request := func(forwardedFor, password string) int {
-		r := httptest.NewRequest(http.MethodPost, "/webhooks/mailtrap", strings.NewReader(payload))
+		r := newRequest("/webhooks/mailtrap", payload, secret)
 		r.RemoteAddr = "10.1.2.3:4567"
 		r.Header.Set("X-Forwarded-For", forwardedFor)
 		r.SetBasicAuth("mailtrap", password)
-		r.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign([]byte(payload), secret))
-		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, r)
-		return w.Code
+		return answer(handler, r)
 	}
 	fmt.Println(request("45.158.83.129", "correct horse"))
 	fmt.Println(request("45.158.83.129", "battery staple"))
-	fmt.Println(request("45.158.83.129, 203.0.113.9", "correct horse")) // the left part is the sender's invention
+	fmt.Println(request("45.158.83.129, 203.0.113.9", "correct horse")) // the client invented the first address
 	// Output:
 	// 200
 	// 401
 	// 403
 }
 
-// The middleware leaves the body to be read by a handler of one's own.
+// The middleware verifies the body and leaves it to be read by your handler.
 func ExampleVerifier_Middleware() {
-	handler := mustVerifier().Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		fmt.Println(string(body) == payload)
+	handler := mustVerifier(secret).Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Println(string(body) == payload, err)
 	}))
 	fmt.Println(deliver(handler, payload))
 	// Output:
-	// true
+	// true <nil>
 	// 200
 }
 
-// In a test of one's own handler, sign the request as Mailtrap does.
-func ExampleSign() {
-	body := []byte(`{"event":"open","message_id":"m-1"}`)
-	r := httptest.NewRequest(http.MethodPost, "/webhooks/mailtrap", strings.NewReader(string(body)))
-	r.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign(body, secret))
-
-	_, err := mustVerifier().VerifyRequest(r)
+// A function that has no net/http server passes the raw body and the header to
+// Parse. A platform that encodes bodies as base64 needs them decoded first.
+func ExampleVerifier_Parse() {
+	verifier := mustVerifier(secret)
+	events, err := verifier.Parse([]byte(payload), mailtrapwebhook.Sign([]byte(payload), secret))
+	for _, ev := range events {
+		fmt.Println(ev.Time().Format("15:04:05"), ev) // prints the key and nothing personal
+	}
 	fmt.Println(err)
-	// Output: <nil>
+
+	_, err = verifier.Parse([]byte(payload), strings.Repeat("0", 64))
+	fmt.Println(errors.Is(err, mailtrapwebhook.ErrInvalidSignature)) // answer 400
+	// Output:
+	// 18:01:40 delivery/m-1/e-1
+	// 18:01:41 bounce/m-2/e-2
+	// <nil>
+	// true
 }
 
-// Diagnose is for finding out, with a captured request, why its signature does not match.
+// A number keeps its digits: Text and json.Number hold what was sent.
+func ExampleVariables() {
+	v := mailtrapwebhook.Variables(`{"user_id":1234567890123456789,"plan":"pro"}`)
+	fmt.Println(v.Text("user_id"))
+	var order struct{ Plan string }
+	fmt.Println(v.Decode(&order), order.Plan)
+	// Output:
+	// 1234567890123456789
+	// <nil> pro
+}
+
+func ExampleChanges() {
+	c := mailtrapwebhook.Changes(`{"name":{"from":"Ann","to":"Anne"},"seats":{"from":5,"to":8}}`)
+	for attribute, change := range c.All() {
+		fmt.Println(attribute, change.From, "->", change.To)
+	}
+	// Output:
+	// name Ann -> Anne
+	// seats 5 -> 8
+}
+
+// A Decoder reads a file of any size with the memory of a few events.
+func ExampleDecoder() {
+	file := strings.NewReader(`{"event":"open","message_id":"m-1"}
+{"event":"click","message_id":
+{"event":"open","message_id":"m-2"}
+`)
+	for ev, err := range mailtrapwebhook.NewDecoder(file).Events() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		switch ev := ev.(type) {
+		case *mailtrapwebhook.SendingWebhookEvent:
+			fmt.Println(ev.Event, ev.MessageID)
+		case *mailtrapwebhook.UnknownEvent:
+			fmt.Println("skipped:", ev.Err)
+		}
+	}
+	// Output:
+	// open m-1
+	// skipped: mailtrapwebhook: line 2, offset 66: the JSON is cut off
+	// open m-2
+}
+
+// Diagnose says why the signature of a captured request does not match.
 func ExampleDiagnose() {
 	signature := mailtrapwebhook.Sign([]byte(payload), secret)
-	fmt.Println(mailtrapwebhook.Diagnose([]byte(payload+"\n"), signature, secret))
-	fmt.Println(mailtrapwebhook.Diagnose([]byte(payload), signature, `"`+secret+`"`))
-	// Output:
-	// mailtrapwebhook: a newline was added to the end of the body: verify the raw bytes as they came, before anything changes them
-	// mailtrapwebhook: the secret has quotes around it: store the secret without quotes
+	captured := payload + "\n" // an editor added a newline
+	fmt.Println(mailtrapwebhook.Diagnose([]byte(captured), signature, secret))
+	// Output: mailtrapwebhook: a newline was added to the end of the body: verify the raw bytes as they came, before anything changes them
 }

@@ -1,18 +1,20 @@
-// Dedup receives Mailtrap's webhooks in as many processes as you like, behind one address, that share what they know of
-// the events that were handled.
+// Dedup receives Mailtrap's webhooks in any number of processes behind one
+// address. The processes share a store of the events that were handled.
 //
-// They share it in Redis (or Valkey), in PostgreSQL or, on one machine, in a SQLite file:
+// The store is Redis (or Valkey), PostgreSQL or, on one machine, a SQLite file:
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -store sqlite:dedup.db
 //	MAILTRAP_SIGNING_SECRET=… go run . -store redis://localhost:6379/0 -listen :8080
 //	MAILTRAP_SIGNING_SECRET=… go run . -store postgres://localhost/mailtrap -listen :8081
 //
-// Every event is handled, and is handled once, whichever process gets its delivery and however often it is delivered, as
-// long as the store remembers it. It may be handled again if a process dies, or loses the store, after the event was
-// handled and before that is marked. Where that must not happen, start from the program exactlyonce.
+// Every event is handled once, whichever process gets its delivery, for as long
+// as the store remembers the event. A process marks an event within about a
+// second of its callback's return. If the process dies or loses the store
+// before that, the event is handled again. Start from the program exactlyonce
+// if that must not happen.
 //
-// The packages redisdedup, pgdedup and sqlitededup are one file each, to be imported or copied. deduptest has the tests
-// that they pass, for a store of your own.
+// The packages redisdedup, pgdedup and sqlitededup are one file each, to import
+// or to copy. deduptest has their tests, also for a store of your own.
 package main
 
 import (
@@ -46,14 +48,17 @@ const (
 
 const usage = `Usage: dedup -store store [-listen address]
 
-  -store store      redis://…, postgres://… or sqlite:path, which all processes share; may be in
-                    ` + storeVariable + ` instead, where a password is not in the list of processes
-  -listen address   where to receive deliveries; :8080 unless given
+  -store store      the store that all processes share: redis://…, postgres://…
+                    or sqlite:path. Without the flag, the store is that of
+                    ` + storeVariable + `, which keeps a password out of the list
+                    of processes.
+  -listen address   receive deliveries on this address; the default is :8080
 
 ` + secretVariable + ` must hold the webhook's signing secret.
 `
 
-// shutdownTimeout is how long a shutdown waits for deliveries under way, which a Handler answers within 29.5 seconds.
+// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
+// within 29.5 seconds.
 const shutdownTimeout = 30 * time.Second
 
 func main() {
@@ -85,19 +90,21 @@ type options struct {
 
 func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
 	flags := flag.NewFlagSet("dedup", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run says what is wrong, in one line
+	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.store, "store", getenv(storeVariable), "")
 	flags.StringVar(&opts.address, "listen", ":8080", "")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
-	if opts.store == "" || flags.NArg() > 0 {
-		return opts, errors.New("-store is missing, or there is more than flags (-h shows the usage)")
+	switch {
+	case flags.NArg() > 0:
+		return opts, fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
+	case opts.store == "":
+		return opts, errors.New("-store is missing: name a store (-h shows the usage)")
 	}
-	// White space around the secret is never part of it, but easily comes along when it is pasted or read from a file.
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
 	if err != nil {
-		return opts, errors.New(secretVariable + " is not set: it must hold the webhook's signing secret")
+		return opts, fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
 	}
 	return opts, nil
 }
@@ -109,16 +116,20 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 		return err
 	}
 	defer closeStore()
+	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	handler := newHandler(opts.verifier, store, logEvent(logger), logger)
+	if err := handler.Validate(); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", opts.address)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "listening on %s\n", listener.Addr())
-	logger := slog.New(slog.NewTextHandler(stdout, nil))
-	return serve(ctx, newHandler(opts.verifier, store, logEvent(logger), logger), listener)
+	return serve(ctx, handler, listener)
 }
 
-// openStore opens the store that a URL names, and sees that it is there.
+// openStore opens the store that a URL names and checks that it answers.
 func openStore(
 	ctx context.Context, url string,
 ) (store mailtrapwebhook.Deduplicator, closeStore func() error, err error) {
@@ -127,21 +138,21 @@ func openStore(
 	case "redis", "rediss":
 		opts, err := redis.ParseURL(url)
 		if err != nil {
-			return nil, nil, errors.New("-store is not a URL of Redis such as redis://localhost:6379/0") // err may have the password
+			return nil, nil, errors.New("-store is not a URL of Redis: write it as redis://localhost:6379/0") // err may have the password
 		}
 		opts.ContextTimeoutEnabled = true
 		client := redis.NewClient(opts) // or redis.NewClusterClient
 		if err := client.Ping(ctx).Err(); err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("redis does not answer: %w", err), client.Close())
+			return nil, nil, errors.Join(fmt.Errorf("cannot reach Redis: %w", err), client.Close())
 		}
 		return redisdedup.New(client, 0), client.Close, nil
 	case "postgres", "postgresql":
 		pool, err := pgxpool.New(ctx, url)
 		if err != nil {
-			return nil, nil, errors.New("-store is not a URL of PostgreSQL such as postgres://localhost/mailtrap")
+			return nil, nil, errors.New("-store is not a URL of PostgreSQL: write it as postgres://localhost/mailtrap")
 		}
 		store := pgdedup.New(pool, 0)
-		if err := store.CreateTable(ctx); err != nil { // leave it out where a migration creates the table
+		if err := store.CreateTable(ctx); err != nil { // leave this out if a migration creates the table
 			pool.Close()
 			return nil, nil, err
 		}
@@ -153,7 +164,7 @@ func openStore(
 		}
 		return store, store.Close, nil
 	}
-	return nil, nil, errors.New("-store names no store: it is redis://…, postgres://… or sqlite:path")
+	return nil, nil, errors.New("-store names no store: write redis://…, postgres://… or sqlite:path")
 }
 
 func newHandler(
@@ -163,22 +174,23 @@ func newHandler(
 	return &mailtrapwebhook.Handler{Verifier: verifier, Dedup: store, OnEvent: onEvent, Logger: logger}
 }
 
-// logEvent stands for your own work: put the event into a database or a queue, and return nil only when it is safe there.
-// An error makes Mailtrap send the event again. The line shows nothing personal.
+// logEvent stands for your work. Store or enqueue the event, and return nil
+// when it is safe. After an error Mailtrap sends the event again.
 func logEvent(logger *slog.Logger) func(context.Context, mailtrapwebhook.Event) error {
 	return func(ctx context.Context, ev mailtrapwebhook.Event) error {
-		logger.InfoContext(ctx, "event", "event", ev)
+		logger.InfoContext(ctx, "event", "event", ev) // shows nothing personal
 		return nil
 	}
 }
 
-// serve serves until ctx ends, and then lets the deliveries that are under way come to their end.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, handler http.Handler, listener net.Listener) error {
 	server := &http.Server{
-		Handler:           handler, // or a ServeMux; but nothing before it may read the body, which is what was signed
+		Handler:           handler, // or a ServeMux with it; no middleware may read the body before
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // must leave time for the callbacks, which have 25 seconds
+		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
 		IdleTimeout:       2 * time.Minute,
 	}
 	failed := make(chan error, 1)

@@ -28,7 +28,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
 )
 
-// replicaVariable makes the test's program a replica of the receiver, on the store that it names.
+// replicaVariable makes the test binary run a replica of the receiver on the
+// store that the variable names.
 const replicaVariable = "DEDUP_TEST_REPLICA"
 
 var redisServer, postgresServer *servers.Server
@@ -45,10 +46,10 @@ func TestMain(m *testing.M) {
 		servers.Use{In: &redisServer, Start: servers.Redis}, servers.Use{In: &postgresServer, Start: servers.Postgres}))
 }
 
-// A store is one that -store can name.
+// A store is a store for -store.
 type store struct {
 	name, url string
-	restart   func() error // nil for a file, which has no server
+	restart   func() error // nil for a file
 }
 
 func stores(t *testing.T) []store {
@@ -60,13 +61,12 @@ func stores(t *testing.T) []store {
 	}
 }
 
-// # A replica
-
-// lease is what a replica has leases last, in place of the 85 seconds that a Handler asks for, since no test can wait so
-// long for what a killed replica had.
+// lease is a replica's lease in place of a Handler's 85 seconds. A test cannot
+// wait that long for the events of a killed replica.
 const lease = 3 * time.Second
 
-// replica is the receiver, but that its callback fails now and then, and says what it has done.
+// replica runs the receiver with a callback that fails now and then and prints
+// the events that it handles.
 func replica(store string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -88,7 +88,7 @@ func replica(store string) error {
 	return serve(ctx, handler, listener)
 }
 
-// moody handles an event by writing a line, fails, or panics.
+// moody prints a line for an event, fails, or panics.
 func moody(_ context.Context, ev mailtrapwebhook.Event) error {
 	switch rand.IntN(100) {
 	case 0:
@@ -97,15 +97,15 @@ func moody(_ context.Context, ev mailtrapwebhook.Event) error {
 		panic("the callback panics on purpose")
 	}
 	fmt.Println("handled", ev.Key())
-	time.Sleep(5 * time.Millisecond) // so that there is time for retries, and for being killed, in the middle of a batch
+	time.Sleep(5 * time.Millisecond) // leaves time for a retry or a kill in the middle of a batch
 	return nil
 }
 
-// An accountable store says which keys may not have been committed before their lease was over: what has them may be
-// handled again.
+// An accountable store prints the keys whose Commit failed or came after their
+// lease. Their events may be handled again.
 type accountable struct {
 	inner mailtrapwebhook.Deduplicator
-	since sync.Map // when a key was reserved
+	since sync.Map // the time of each key's reservation
 }
 
 func (a *accountable) Reserve(
@@ -136,10 +136,9 @@ func (a *accountable) Release(ctx context.Context, keys []string) error {
 	return a.inner.Release(ctx, keys)
 }
 
-// # Tests
-
-// Four replicas behind one address, and everything goes wrong that can. Every event is handled. It is handled once, but
-// for those that a replica was at work on when it was killed, and those whose commit failed because the store was gone.
+// Four replicas run behind one address and suffer every fault. Each event must
+// be handled, and handled once. There are two exceptions: a killed replica had
+// it, or its commit failed because the store was down.
 func TestReplicas(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -147,7 +146,7 @@ func TestReplicas(t *testing.T) {
 	}{
 		{"unreliable network", map[replicas.Fault]int{
 			replicas.None: 40, replicas.Busy: 10, replicas.Lost: 10, replicas.Cut: 10}},
-		{"store started again", map[replicas.Fault]int{
+		{"store restarted", map[replicas.Fault]int{
 			replicas.None: 40, replicas.Lost: 5, replicas.Cut: 5, replicas.Restart: 1}},
 		{"replicas killed", map[replicas.Fault]int{
 			replicas.None: 40, replicas.Busy: 5, replicas.Lost: 5, replicas.Cut: 5, replicas.Kill: 8}},
@@ -176,23 +175,23 @@ func testReplicas(t *testing.T, store store, faults map[replicas.Fault]int) {
 	batches := replicas.NewBatches(t, n, events)
 	cluster.Plan(faults)
 	attempts := replicas.Deliver(t, cluster.URL, batches)
-	again := replicas.Deliver(t, cluster.URL, batches) // by somebody who has recorded it all
+	replayed := replicas.Deliver(t, cluster.URL, batches) // by somebody who captured all
 
 	var did account
 	for _, p := range cluster.End() {
 		did.add(p)
 	}
-	t.Logf("%d and %d attempts, %d events handled %d times, of these %d by replicas that were killed; %d not committed",
-		attempts, again, n*events, did.times, did.timesByKilled, len(did.uncommitted))
+	t.Logf("%d and %d attempts, %d events handled %d times, %d of these by killed replicas, %d not committed",
+		attempts, replayed, n*events, did.times, did.timesByKilled, len(did.uncommitted))
 	for _, b := range batches {
 		for _, ev := range b.Events {
 			did.judge(t, ev.Key())
 		}
 	}
-	require.Less(t, len(did.uncommitted), n*events*3/4, "too few are left of which it is known that they are handled once")
+	require.Less(t, len(did.uncommitted), n*events*3/4, "too few events are left that must be handled once")
 }
 
-// An account is what the replicas say that they have done.
+// An account has what the replicas printed.
 type account struct {
 	handled, byKilled    map[string]int
 	uncommitted          map[string]bool
@@ -222,12 +221,13 @@ func (a *account) judge(t *testing.T, key string) {
 	t.Helper()
 	require.NotZero(t, a.handled[key], "event %s is lost", key)
 	if !a.uncommitted[key] {
-		require.LessOrEqual(t, a.handled[key]-a.byKilled[key], 1, "event %s is handled again", key)
+		require.LessOrEqual(t, a.handled[key]-a.byKilled[key], 1, "event %s was handled again", key)
 	}
 }
 
-// The program does the same in two processes as in one: what one of them has handled is a duplicate for the other.
-func TestProgram(t *testing.T) {
+// An event that one process handled is a duplicate for another process, also
+// after a restart.
+func TestProcessesShareTheStore(t *testing.T) {
 	for _, store := range stores(t) {
 		t.Run(store.name, func(t *testing.T) {
 			batches := replicas.NewBatches(t, 2, 3)
@@ -246,19 +246,19 @@ func TestProgram(t *testing.T) {
 			require.Equal(t, 2*3, strings.Count(one.end(t), "msg=event"))
 			require.Equal(t, 0, strings.Count(other.end(t), "msg=event"))
 
-			three := startProgram(t, secretOnly, "-store", store.url) // as after a new version was deployed
+			three := startProgram(t, secretOnly, "-store", store.url) // a new version after a deployment
 			require.Equal(t, http.StatusOK, batches[0].Post(t.Context(), three.url))
 			require.NotContains(t, three.end(t), "msg=event")
 		})
 	}
 }
 
-// A program is one that runs in this process.
+// A program is the program, running in this process.
 type program struct {
 	url    string
 	cancel context.CancelFunc
 	status chan int
-	stdout bytes.Buffer // to be read when it has ended
+	stdout bytes.Buffer // read it after end
 }
 
 func startProgram(t *testing.T, getenv func(string) string, args ...string) *program {
@@ -278,11 +278,11 @@ func startProgram(t *testing.T, getenv func(string) string, args ...string) *pro
 	return p
 }
 
-// end ends the program and returns what it wrote.
+// end ends the program and returns its output.
 func (p *program) end(t *testing.T) string {
 	p.cancel()
 	require.Equal(t, 0, <-p.status)
-	require.NotContains(t, p.stdout.String(), "example.com", "nothing personal is logged")
+	require.NotContains(t, p.stdout.String(), "example.com", "the log shows an address")
 	return p.stdout.String()
 }
 
@@ -302,17 +302,17 @@ func TestProgramRefusesToStart(t *testing.T) {
 		getenv func(string) string
 		want   string
 	}{
-		{"without a secret", []string{"-store", sqlite}, none, "MAILTRAP_SIGNING_SECRET is not set"},
+		{"without a secret", []string{"-store", sqlite}, none, "set MAILTRAP_SIGNING_SECRET"},
 		{"without a store", nil, secretOnly, "-store is missing"},
-		{"with an argument", []string{"-store", sqlite, "more"}, secretOnly, "more than flags"},
-		{"with a flag that is none", []string{"-stor", sqlite}, secretOnly, "-stor"},
+		{"with an argument", []string{"-store", sqlite, "more"}, secretOnly, `unexpected argument "more"`},
+		{"with an unknown flag", []string{"-stor", sqlite}, secretOnly, "-stor"},
 		{"on a store of another kind", []string{"-store", "mysql://localhost"}, secretOnly, "-store names no store"},
 		{"on a broken URL of Redis", []string{"-store", "redis://:hunter2@h:port"}, secretOnly, "not a URL of Redis"},
 		{"on a broken URL of PostgreSQL", []string{"-store", "postgres://u:hunter2@h:port/"}, secretOnly, "not a URL of PostgreSQL"},
-		{"where no Redis is", []string{"-store", "redis://:hunter2@127.0.0.1:1"}, secretOnly, "redis does not answer"},
-		{"where no PostgreSQL is", []string{"-store", "postgres://u:hunter2@127.0.0.1:1/db"}, secretOnly, "cannot create the table"},
-		{"where no file can be", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the table"},
-		{"on an address that is none", []string{"-store", sqlite, "-listen", "nowhere"}, secretOnly, "nowhere"},
+		{"without Redis", []string{"-store", "redis://:hunter2@127.0.0.1:1"}, secretOnly, "cannot reach Redis"},
+		{"without PostgreSQL", []string{"-store", "postgres://u:hunter2@127.0.0.1:1/db"}, secretOnly, "cannot create the table"},
+		{"on a directory", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the table"},
+		{"on a broken address", []string{"-store", sqlite, "-listen", "nowhere"}, secretOnly, "nowhere"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -322,7 +322,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 			require.NotContains(t, stderr.String(), "hunter2")
 		})
 	}
-	t.Run("but shows its usage", func(t *testing.T) {
+	t.Run("help", func(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 0, run(t.Context(), []string{"-h"}, none, &stdout, &stderr))
 		require.Equal(t, usage, stdout.String())

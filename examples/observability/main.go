@@ -1,26 +1,33 @@
-// Observability receives Mailtrap's webhooks and can be watched while it does: metrics for Prometheus, traces for
-// OpenTelemetry, and log lines that name the trace they belong to.
+// Observability receives Mailtrap's webhooks and shows how that goes: metrics
+// for Prometheus, traces for OpenTelemetry, and log lines that name their
+// trace.
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -metrics 127.0.0.1:9464
 //
-// Deliveries are taken at /webhooks/mailtrap, and the metrics are at /metrics of the other address, which is not for the
-// public. With -traces stdout the spans are printed. With -traces otlp they go to a collector, http://localhost:4318 or
-// the one in OTEL_EXPORTER_OTLP_ENDPOINT; the other OTEL_ variables, such as OTEL_TRACES_SAMPLER, hold as well.
+// Deliveries come in at /webhooks/mailtrap. The metrics are at /metrics of the
+// other address, which must not be public. With -traces stdout the program
+// prints spans. With -traces otlp it sends them to a collector, at
+// http://localhost:4318 or at OTEL_EXPORTER_OTLP_ENDPOINT. Other OTEL_
+// variables, such as OTEL_TRACES_SAMPLER, work too.
 //
-// prometheus/ has the alert rules, with what to do in each, and the settings to load them; grafana/dashboard.json is the
-// dashboard, to be imported.
+// prometheus/ has the alerts, each with what to do, and the configuration that
+// loads them. grafana/dashboard.json is a dashboard to import.
 //
-// What it promises:
+// The program promises:
 //
-//   - Each request is counted once, by the status of its answer, and each event of a delivery by what became of it.
-//   - Labels have a bounded number of values, whatever is sent, so that nobody can fill Prometheus from outside.
-//   - No metric, span or log line holds anything personal, nor the text of a body. The exception is what the errors of your
-//     callback say, which the log repeats, and the spans do not.
-//   - A collector that is away costs spans and no delivery.
+//   - Each request is counted once, by the status of its answer. Each event of
+//     a delivery is counted once, by its outcome.
+//   - Labels have a bounded number of values, so that no client can fill
+//     Prometheus.
+//   - Metrics, spans and log lines show nothing personal and nothing of a body.
+//     The log repeats your callback's error texts: keep addresses out of them.
+//   - A collector that is down loses spans and holds up no delivery.
 //
-// What it does not: counters and spans that were not fetched or sent yet are gone if the process dies.
+// It does not promise: a process that dies loses the counts and spans that it
+// has not handed over.
 //
-// metrics.go and tracing.go are the parts to take over. Put your own work into logEvent.
+// Take metrics.go and tracing.go into your program. Put your work into
+// logEvent.
 package main
 
 import (
@@ -34,7 +41,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -49,7 +55,8 @@ const (
 	secretVariable = "MAILTRAP_SIGNING_SECRET"
 	webhookPath    = "/webhooks/mailtrap"
 
-	// shutdownTimeout is how long a shutdown waits for deliveries under way, which a Handler answers within 29.5 seconds.
+	// shutdownTimeout bounds the wait for deliveries at the end. A Handler
+	// answers within 29.5 seconds.
 	shutdownTimeout = 30 * time.Second
 )
 
@@ -92,14 +99,14 @@ type options struct {
 
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
 	flags := flag.NewFlagSet("observability", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run says what is wrong, in one line
+	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.listen, "listen", ":8080", "receive deliveries on this `address`, at "+webhookPath)
-	flags.StringVar(&opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which is not for the public")
-	flags.StringVar(&opts.traces, "traces", tracesNone, "send spans `to` "+tracesNone+", "+tracesStdout+" or "+tracesOTLP)
+	flags.StringVar(&opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which must not be public")
+	flags.StringVar(&opts.traces, "traces", tracesNone, "where spans go: `destination` is "+tracesNone+", "+tracesStdout+" or "+tracesOTLP)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
-		fmt.Fprintf(stderr, "Usage of observability, with the webhook's signing secret in %s:\n", secretVariable)
+		fmt.Fprintf(stderr, "Usage of observability; %s must hold the webhook's signing secret:\n", secretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -109,15 +116,14 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case opts.traces != tracesNone && opts.traces != tracesStdout && opts.traces != tracesOTLP:
 		return opts, fmt.Errorf("-traces is %q: make it %s, %s or %s", opts.traces, tracesNone, tracesStdout, tracesOTLP)
 	}
-	// White space around the secret is never part of it, but easily comes along when it is read from a file.
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
 	if err != nil {
-		return opts, fmt.Errorf("the webhook's signing secret must be in %s, which is not set", secretVariable)
+		return opts, fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
 	}
 	return opts, nil
 }
 
-// receive receives deliveries and lets them be watched, until ctx ends.
+// receive receives deliveries and serves their metrics until ctx ends.
 func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writer, logger *slog.Logger) error {
 	public, err := net.Listen("tcp", opts.listen)
 	if err != nil {
@@ -138,16 +144,20 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	webhook := newWebhook(opts.verifier, onEvent, newMetrics(registry), logger)
+	if err := webhook.Validate(); err != nil {
+		return err
+	}
 	webhooks, scrapes := http.NewServeMux(), http.NewServeMux()
 	webhooks.Handle(webhookPath, traceRequests(provider, webhook))
 	scrapes.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // until the last delivery is counted
+	// The metrics are served until the last delivery is counted.
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() {
-		defer cancel() // a receiver that nobody can watch must not go on unseen
+		defer cancel() // do not receive without metrics
 		ended <- serve(watched, newServer(scrapes, logger), private)
 	}()
 	logger.Info("listening", "address", public.Addr().String(), "metrics", private.Addr().String())
@@ -161,15 +171,14 @@ func newWebhook(
 ) *mailtrapwebhook.Handler {
 	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
-		// This one forgets all when the process ends; several processes need a store that they share.
-		Dedup:   new(mailtrapwebhook.MemoryDeduplicator),
-		OnEvent: watch(m, onEvent),
-		// Before Mailtrap pauses the webhook because of one event that always fails; but in an outage of your own that
-		// lasts longer, all that fails is given up. The alert MailtrapWebhookPauseNear comes an hour earlier, and
-		// MailtrapWebhookEventsDropped when it has happened.
+		OnEvent:  watch(m, onEvent),
+		// Keeps one event that always fails from pausing the webhook. An outage
+		// of yours that lasts longer drops every event that fails: set OnDrop
+		// to store them. The alert MailtrapWebhookPauseNear fires an hour
+		// earlier, and MailtrapWebhookEventsDropped for each drop.
 		GiveUpAfter: 3 * time.Hour,
-		// Called once for each request, several at a time, in the request's goroutine and before the answer is complete:
-		// whatever it does, Mailtrap waits for. ctx has the span, and may have ended if the client hung up.
+		// Mailtrap waits until Observe has returned. ctx has the span, and may
+		// have ended because the client hung up.
 		Observe: func(ctx context.Context, r mailtrapwebhook.Report) {
 			m.observe(r)
 			describeRequest(ctx, r)
@@ -180,13 +189,14 @@ func newWebhook(
 
 type callback func(ctx context.Context, ev mailtrapwebhook.Event) error
 
-// watch returns onEvent with a span and metrics for each call. They are there when the call has returned, which is after
-// the answer if it overran.
+// watch returns a callback that makes a span and metrics for each call of
+// onEvent. They come about when the call returns, even if that is after the
+// answer.
 func watch(m *metrics, onEvent callback) callback {
 	return func(ctx context.Context, ev mailtrapwebhook.Event) error {
 		kind, happened, started := kindOf(ev), ev.Time(), time.Now()
 		ctx, span := startCallback(ctx, kind)
-		ok := false // which it stays if onEvent panics
+		ok := false // stays so if onEvent panics
 		defer func() {
 			m.calledBack(kind, ok, happened, started)
 			endCallback(span, ok)
@@ -197,11 +207,12 @@ func watch(m *metrics, onEvent callback) callback {
 	}
 }
 
-// logEvent returns the work that is done for each event, which here is a line in the log. Store or enqueue the event in
-// its place, with ctx, so that the spans of your database become part of the trace.
+// logEvent returns the work for each event, which here is a line in the log. In
+// your program, store or enqueue the event. Pass ctx on, so that the spans of
+// your database join the trace.
 func logEvent(logger *slog.Logger) callback {
 	return func(ctx context.Context, ev mailtrapwebhook.Event) error {
-		logger.InfoContext(ctx, "event", "event", ev) // shows kind, time and key, and nothing personal
+		logger.InfoContext(ctx, "event", "event", ev) // shows nothing personal
 		return nil
 	}
 }
@@ -211,13 +222,13 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // must leave time for the callbacks, which have 25 seconds
+		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 }
 
-// serve serves until ctx ends, and then lets the requests that are under way come to their end.
+// serve serves until ctx ends. It then waits for the requests that have begun.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

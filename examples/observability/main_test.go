@@ -24,7 +24,8 @@ import (
 const (
 	testSecret = "0123456789abcdef0123456789abcdef"
 
-	// aWhile is how long something may take that will come about; only a failing test waits for so long.
+	// aWhile bounds the wait for something that must come. Only a failing test
+	// waits for so long.
 	aWhile = time.Minute
 )
 
@@ -37,9 +38,7 @@ func environment(secret string) func(string) string {
 	}
 }
 
-// # The program
-
-// A program is one that runs, with a callback of the test's.
+// A program is the running program with a callback of the test.
 type program struct {
 	url            string // of the webhook
 	metrics        string // URL of the metrics
@@ -51,7 +50,7 @@ type program struct {
 func start(t *testing.T, onEvent callback, args ...string) *program {
 	t.Helper()
 	args = append([]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0"}, args...)
-	opts, err := parseOptions(args, environment(testSecret+"\n"), io.Discard) // as read from a file
+	opts, err := parseOptions(args, environment(testSecret+"\n"), io.Discard) // as a file has it
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &program{cancel: cancel, ended: make(chan error, 1)}
@@ -117,9 +116,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// # Mailtrap's part
-
-// deliver sends a body, signed, and returns the status of the answer.
+// deliver sends a signed body and returns the status of the answer.
 func (p *program) deliver(t *testing.T, body string) int {
 	t.Helper()
 	return p.send(t, newRequest(t, http.MethodPost, p.url, body, mailtrapwebhook.Sign([]byte(body), testSecret)))
@@ -155,7 +152,8 @@ func statusOf(r *http.Request) (int, error) {
 	return response.StatusCode, err
 }
 
-// deliverHeld delivers a "suspension" and returns when its callback is under way; the answer comes when s.leave is closed.
+// deliverHeld delivers a "suspension" and returns when its callback has begun.
+// The answer comes when s.leave is closed.
 func (p *program) deliverHeld(t *testing.T, s *script, body string) (answer <-chan int) {
 	t.Helper()
 	r := newRequest(t, http.MethodPost, p.url, body, mailtrapwebhook.Sign([]byte(body), testSecret))
@@ -172,7 +170,7 @@ func (p *program) deliverHeld(t *testing.T, s *script, body string) (answer <-ch
 	return answered
 }
 
-// What is personal in the events of the tests, and must show nowhere.
+// The personal data in the events of the tests. None of it may show anywhere.
 const (
 	personEmail   = "receiver@example.com"
 	personName    = "Ann Person"
@@ -180,7 +178,7 @@ const (
 	personURL     = "https://example.com/reset?user=ann"
 )
 
-// event returns the JSON of an event. Its id is unique among those of its kind.
+// event returns the JSON of an event.
 func event(kind string, id int, happened time.Time) string {
 	switch {
 	case strings.HasPrefix(kind, "activity_log."):
@@ -198,10 +196,10 @@ func event(kind string, id int, happened time.Time) string {
 func envelope(events ...string) string { return `{"events":[` + strings.Join(events, ",") + `]}` }
 func lines(events ...string) string    { return strings.Join(events, "\n") + "\n" }
 
-// A script is a callback that fails as the kind of the event says.
+// A script is a callback. The kind of an event decides how the callback ends.
 type script struct {
 	mu     sync.Mutex
-	opened bool // an "open" was there before
+	opened bool // an "open" came before
 
 	entered, leave chan struct{} // of a "suspension"
 }
@@ -223,7 +221,7 @@ func (s *script) onEvent(ctx context.Context, ev mailtrapwebhook.Event) error {
 		return mailtrapwebhook.Permanent(errors.New("no such message"))
 	case "spam":
 		_, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("of the callback").Start(ctx, "INSERT")
-		defer span.End() // as most code has it, and which knows of the panic
+		defer span.End() // as most code does; End sees the panic
 		panic(ev)
 	case "suspension":
 		s.entered <- struct{}{}
@@ -243,8 +241,6 @@ func gzipped(t *testing.T, body string) string {
 	require.NoError(t, w.Close())
 	return b.String()
 }
-
-// # The command line
 
 func TestCommandLine(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -298,8 +294,6 @@ func TestProgramLogsEventsAndEndsWithItsContext(t *testing.T) {
 	require.Equal(t, exitOK, <-status, p.stderr.String())
 }
 
-// # The two addresses
-
 func TestMetricsAreNotOnThePublicAddress(t *testing.T) {
 	p := start(t, succeed)
 	for name, test := range map[string]struct{ method, url string }{
@@ -313,8 +307,9 @@ func TestMetricsAreNotOnThePublicAddress(t *testing.T) {
 	p.end(t)
 }
 
-// A program that ends lets the delivery under way come to its end, shows its metrics until then, and sends its span.
-func TestEndWaitsForTheDeliveryUnderWay(t *testing.T) {
+// A program that ends waits for the delivery that has begun, serves its metrics
+// until then, and sends its span.
+func TestEndWaitsForTheDelivery(t *testing.T) {
 	collector := startCollector(t)
 	s := newScript()
 	p := start(t, s.onEvent, "-traces", tracesOTLP)
@@ -326,7 +321,7 @@ func TestEndWaitsForTheDeliveryUnderWay(t *testing.T) {
 			conn.Close()
 		}
 		return err != nil
-	}, aWhile, time.Millisecond, "it still listens")
+	}, aWhile, time.Millisecond, "the program still listens")
 	require.Zero(t, p.scrape(t)[`mailtrap_webhook_requests_total{status="200"}`])
 	close(s.leave)
 	require.Equal(t, http.StatusOK, <-status)

@@ -12,12 +12,14 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// metrics are what Prometheus fetches. The values of all labels are known beforehand, and none comes from a request.
+// metrics are the metrics that Prometheus fetches. No value of a label comes
+// from a request.
 type metrics struct {
 	requests         *prometheus.CounterVec
 	deliveryDuration prometheus.Histogram
 	lastDelivery     prometheus.Gauge
 	events           *prometheus.CounterVec
+	unreadable       prometheus.Counter
 	callbacks        *prometheus.CounterVec
 	callbackDuration prometheus.Histogram
 	eventAge         *prometheus.HistogramVec
@@ -28,7 +30,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
 		requests: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "mailtrap_webhook_requests_total",
-			Help: "Requests by the status of the answer; for 400 also by the reason.",
+			Help: "Requests by the status of the answer, and 400 by the reason too.",
 		}, []string{"status", "reason"}),
 		deliveryDuration: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "mailtrap_webhook_delivery_duration_seconds",
@@ -37,25 +39,29 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		lastDelivery: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "mailtrap_webhook_last_delivery_timestamp_seconds",
-			Help: "When the last verified delivery was answered, in Unix time; 0 if there was none.",
+			Help: "Unix time of the answer to the last verified delivery, or 0.",
 		}),
 		events: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "mailtrap_webhook_events_total",
-			Help: "Events of verified deliveries by what became of them.",
+			Help: "Events of verified deliveries by outcome.",
 		}, []string{"outcome"}),
+		unreadable: factory.NewCounter(prometheus.CounterOpts{
+			Name: "mailtrap_webhook_unreadable_events_total",
+			Help: "Events of verified deliveries that have an Err: a field, or all of it, could not be read.",
+		}),
 		callbacks: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "mailtrap_webhook_callbacks_total",
-			Help: "Calls of the callback by the kind of event and their result.",
+			Help: "Calls of the callback by the kind of event and the result.",
 		}, []string{"kind", "result"}),
 		callbackDuration: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:    "mailtrap_webhook_callback_duration_seconds",
-			Help:    "Time that a call of the callback took. It is abandoned after 5 s.",
+			Help:    "Time that a call of the callback took. The Handler waits at most 5 s.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 		eventAge: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mailtrap_webhook_event_age_seconds",
-			Help: "Age of an event when its callback was called, by the result." +
-				" A failed one is given up after 3 h; Mailtrap pauses the webhook after 3 h 20 min.",
+			Help: "Age of an event at the call of its callback, by the result." +
+				" After 3 h a failed event is dropped, and after 3 h 20 min Mailtrap pauses the webhook.",
 			Buckets: []float64{60, 120, 300, 600, 1800, 3600, 7200, 10800, 12000, 21600, 43200, 86400},
 		}, []string{"result"}),
 	}
@@ -63,8 +69,8 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
-// begin makes all series begin at 0. One that began with its first count would not show that count as an increase, and an
-// alert would miss the first failure.
+// begin makes all series begin at 0. Prometheus sees no increase in a series
+// that begins at 1, and an alert would miss the first failure.
 func (m *metrics) begin() {
 	for _, reason := range []string{noSignature, wrongSignature, badBody} {
 		m.requests.WithLabelValues("400", reason)
@@ -86,7 +92,7 @@ func (m *metrics) begin() {
 // observe counts a request.
 func (m *metrics) observe(r mailtrapwebhook.Report) {
 	m.requests.WithLabelValues(strconv.Itoa(r.Status), reasonOf(r)).Inc()
-	if r.Format == 0 { // not verified: what strangers send must not hide how Mailtrap's deliveries fare
+	if r.Format == 0 { // not verified: strangers' requests must not hide the state of Mailtrap's
 		return
 	}
 	m.deliveryDuration.Observe(r.Duration.Seconds())
@@ -94,6 +100,7 @@ func (m *metrics) observe(r mailtrapwebhook.Report) {
 	for outcome, n := range outcomes(r) {
 		m.events.WithLabelValues(outcome).Add(float64(n))
 	}
+	m.unreadable.Add(float64(r.Unreadable))
 }
 
 func outcomes(r mailtrapwebhook.Report) map[string]int {
@@ -107,15 +114,15 @@ func outcomes(r mailtrapwebhook.Report) map[string]int {
 	}
 }
 
-// The reasons of an answer of 400.
+// The reasons for the status 400.
 const (
 	noSignature    = "no_signature"
 	wrongSignature = "wrong_signature"
-	badBody        = "bad_body" // it is empty or broke off
+	badBody        = "bad_body" // the body is empty or broke off
 )
 
-// reasonOf tells apart what is answered 400, because no signature is a stranger's, and a wrong one most often the sign of
-// a wrong secret.
+// reasonOf returns the reason for the status 400. Strangers send no signature;
+// a wrong signature often means a wrong secret.
 func reasonOf(r mailtrapwebhook.Report) string {
 	switch {
 	case r.Status != http.StatusBadRequest:
@@ -128,10 +135,10 @@ func reasonOf(r mailtrapwebhook.Report) string {
 	return badBody
 }
 
-// The results of a call of the callback.
+// The results of a callback.
 const (
 	resultOK     = "ok"
-	resultFailed = "failed" // with any error, a permanent one too, or a panic
+	resultFailed = "failed" // any error, also a permanent one, or a panic
 )
 
 // calledBack counts a call of the callback.
@@ -143,7 +150,7 @@ func (m *metrics) calledBack(kind string, ok bool, happened, started time.Time) 
 	m.callbacks.WithLabelValues(kind, result).Inc()
 	m.callbackDuration.Observe(time.Since(started).Seconds())
 	if !happened.IsZero() {
-		age := max(0, started.Sub(happened)) // clocks differ
+		age := max(0, started.Sub(happened)) // Mailtrap's clock may be ahead
 		m.eventAge.WithLabelValues(result).Observe(age.Seconds())
 	}
 }
@@ -154,7 +161,7 @@ const (
 	kindUnknown     = "unknown"
 )
 
-// kinds are all that kindOf returns.
+// kinds has every value that kindOf returns.
 var kinds = []string{
 	string(mailtrapwebhook.EventDelivery),
 	string(mailtrapwebhook.EventOpen),
@@ -170,8 +177,8 @@ var kinds = []string{
 	kindUnknown,
 }
 
-// kindOf returns the name of ev where there are few such names. Audit-log and unknown events have as many as Mailtrap
-// likes, and are one kind each.
+// kindOf returns the kind of ev as the value of a label. Audit-log and unknown
+// events have any number of names, so each of the two is one kind.
 func kindOf(ev mailtrapwebhook.Event) string {
 	switch ev := ev.(type) {
 	case *mailtrapwebhook.SendingWebhookEvent:

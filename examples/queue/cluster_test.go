@@ -29,8 +29,8 @@ const clusterMaxBytes = 64 << 20
 func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		killLeader bool // of the stream
-		killOwn    bool // that the program is connected to
+		killLeader bool // the leader of the stream
+		killOwn    bool // the server of the program's connection
 	}{
 		"without the leader":          {true, false},
 		"without its own server":      {false, true},
@@ -64,7 +64,7 @@ func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 
 			require.NotEqual(t, victim, leaderOf(t, q))
 			load.requireEachOnce(t, stored(t, q.stream))
-			require.Equal(t, test.killOwn, strings.Contains(program.logs.String(), "nats: connected again"))
+			require.Equal(t, test.killOwn, strings.Contains(program.logs.String(), "nats: reconnected"))
 			require.Eventually(t, func() bool {
 				consumer, err := q.stream.Consumer(t.Context(), consumerName)
 				return err == nil && consumer.CachedInfo().NumPending == 0
@@ -82,7 +82,7 @@ func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
 	node.kill()
 	require.Equal(t, http.StatusInternalServerError, post(t, program.address, envelope(bounce("m-1")), testSecret))
 	require.Equal(t, http.StatusInternalServerError, post(t, program.address, envelope(bounce("m-2")), testSecret))
-	require.Contains(t, program.logs.String(), nats.ErrReconnectBufExceeded.Error(), "it waited for a server to come back")
+	require.Contains(t, program.logs.String(), nats.ErrReconnectBufExceeded.Error(), "the program waited for the server")
 
 	startNode(t, "alone", dir, port)
 	for _, body := range []string{envelope(bounce("m-1")), envelope(bounce("m-2"))} {
@@ -95,7 +95,7 @@ func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
 	require.Equal(t, exitOK, program.end(t))
 }
 
-// A server that does not answer holds up no delivery beyond its time.
+// A server that does not answer must not hold up a delivery beyond its time.
 func TestPublishingEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	node, url := startNode(t, "alone", t.TempDir(), "-1")
@@ -110,7 +110,7 @@ func TestPublishingEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, q.publish(ctx, many), jetstream.ErrTooManyStalledMsgs)
 	require.Eventually(t, func() bool { return q.js.PublishAsyncPending() == 0 }, patience, tick)
-	require.True(t, q.conn.IsConnected(), "only the loss of the connection ended the waiting for acknowledgements")
+	require.True(t, q.conn.IsConnected(), "the wait for acknowledgements ended with the connection")
 }
 
 func TestPublishingWaitsForRoom(t *testing.T) {
@@ -125,13 +125,13 @@ func TestPublishingWaitsForRoom(t *testing.T) {
 	published := make(chan error, 1)
 	go func() { published <- q.publish(ctx, d) }()
 	require.Eventually(t, func() bool { return q.js.PublishAsyncPending() >= 4000 }, patience, tick)
-	time.Sleep(500 * time.Millisecond) // over the time for which publishing waits by default
+	time.Sleep(500 * time.Millisecond) // longer than publishing waits by default
 	require.NoError(t, node.cmd.Process.Signal(syscall.SIGCONT))
 	require.NoError(t, <-published)
 	require.Len(t, stored(t, q.stream), len(d.Events))
 }
 
-// tooMany returns more events than may wait for their acknowledgement at a time.
+// tooMany returns more events than may be unacknowledged at a time.
 func tooMany() []string {
 	events := make([]string, 5000)
 	for i := range events {
@@ -140,17 +140,16 @@ func tooMany() []string {
 	return events
 }
 
-// # Helpers
-
 type node struct {
 	process *process
 	url     string
 }
 
-// A cluster is its nodes by their names.
+// A cluster has its nodes by name.
 type cluster map[string]node
 
-// startCluster starts three servers, and waits until they can have a stream together.
+// startCluster starts three servers and waits until they can replicate a
+// stream.
 func startCluster(t *testing.T) cluster {
 	t.Helper()
 	ports := freePorts(t, 3)
@@ -200,8 +199,10 @@ func leaderOf(t *testing.T, q *queue) (leader string) {
 	return leader
 }
 
-// freePorts returns ports that nobody listens on, and that no other call returns. The servers of a cluster must know each
-// other's before they start. They are below those that the kernel gives out by itself, so that none is taken meanwhile.
+// freePorts returns ports that nobody listens on and that no other call
+// returns. The servers of a cluster must know each other's ports before they
+// start. The kernel gives out higher ports by itself, so these stay free
+// meanwhile.
 func freePorts(t *testing.T, n int) (ports []string) {
 	t.Helper()
 	for range 1000 {
@@ -219,19 +220,20 @@ func freePorts(t *testing.T, n int) (ports []string) {
 	return nil
 }
 
-// nextPort begins anywhere, for the sake of other tests that run at the same time.
+// nextPort begins at a random port, because other tests run at the same time.
 var nextPort atomic.Int32
 
 func init() { nextPort.Store(rand.Int32N(20_000)) }
 
-// startNode starts a NATS server in a process of its own and returns its URL. A port of -1 is one that is free.
+// startNode starts a NATS server in a process of its own and returns its URL.
+// The port -1 means any free port.
 func startNode(t *testing.T, name, dir, port string, cluster ...string) (_ *process, url string) {
 	t.Helper()
 	return startProcess(t, "node", regexp.MustCompile(`^ready (\S+)`), append([]string{name, dir, port}, cluster...)...)
 }
 
-// runNode is a NATS server. Its arguments are its name, directory and port, and in a cluster its port for the others and
-// the URLs of all.
+// runNode runs a NATS server. The arguments are its name, directory and port.
+// In a cluster, its port for the other servers and the URLs of all follow.
 func runNode() {
 	args := os.Args[1:]
 	number := func(text string) int {

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// However often the program is killed, what it has acknowledged is in the stream, and what it has not is there at most
-// until it comes again. With MAILTRAPWEBHOOK_FULL=1 it is killed a hundred times.
+// The stream has each acknowledged event once, however often the program is
+// killed. With MAILTRAPWEBHOOK_FULL=1 the test kills it a hundred times.
 func TestKilledProgramLosesNothing(t *testing.T) {
 	kills := 20
 	if os.Getenv("MAILTRAPWEBHOOK_FULL") == "1" {

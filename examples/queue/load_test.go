@@ -17,21 +17,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A load is a number of senders that deliver as Mailtrap does: what is not answered 200 comes again. They wait a moment
-// where Mailtrap waits five minutes.
+// A load has senders that deliver as Mailtrap does: they repeat a delivery
+// until the answer is 200. They wait a moment where Mailtrap waits five
+// minutes.
 type load struct {
 	address  atomic.Value // of the program, a string
 	stopping atomic.Bool
 	senders  sync.WaitGroup
 
 	mu     sync.Mutex
-	events map[string]int // that are acknowledged, each 1
+	events map[string]int // acknowledged, each 1
 
-	deliveries atomic.Int64 // that are acknowledged
+	deliveries atomic.Int64 // acknowledged
 	refused    atomic.Int64 // attempts answered with another status
-	broken     atomic.Int64 // attempts broken off
-	repeated   atomic.Int64 // deliveries sent again although they were acknowledged
-	lost       atomic.Int64 // deliveries given up, which is a failure of the test
+	broken     atomic.Int64 // attempts without an answer
+	repeated   atomic.Int64 // deliveries repeated after an acknowledgement
+	lost       atomic.Int64 // deliveries never acknowledged, which fails the test
 }
 
 func startLoad(t *testing.T, senders int, address string) *load {
@@ -49,7 +50,7 @@ func startLoad(t *testing.T, senders int, address string) *load {
 	return l
 }
 
-// send delivers one delivery after the other, each until it is acknowledged.
+// send sends one delivery after the other, each until it is acknowledged.
 func (l *load) send(ctx context.Context, sender int) {
 	client := &http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
@@ -67,7 +68,7 @@ func (l *load) send(ctx context.Context, sender int) {
 			return
 		}
 		l.acknowledged(ids)
-		if rand.IntN(10) == 0 { // the answer got lost on its way
+		if rand.IntN(10) == 0 { // Mailtrap did not get the answer
 			l.repeated.Add(1)
 			if !l.deliver(ctx, client, body) {
 				l.lost.Add(1)
@@ -77,13 +78,13 @@ func (l *load) send(ctx context.Context, sender int) {
 	}
 }
 
-// deliver delivers until the answer is 200.
+// deliver sends body until the answer is 200 and reports whether it was.
 func (l *load) deliver(ctx context.Context, client *http.Client, body string) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for ctx.Err() == nil {
 		switch status, err := postTo(ctx, client, l.address.Load().(string), body, testSecret); {
-		case errors.Is(err, syscall.ECONNREFUSED): // there is no program
+		case errors.Is(err, syscall.ECONNREFUSED): // no program is running
 		case err != nil:
 			l.broken.Add(1)
 		case status != http.StatusOK:
@@ -105,7 +106,7 @@ func (l *load) acknowledged(ids []string) {
 	l.deliveries.Add(1)
 }
 
-// waitForMore waits until so many more deliveries have been acknowledged.
+// waitForMore waits until this many more deliveries are acknowledged.
 func (l *load) waitForMore(t *testing.T, deliveries int) {
 	t.Helper()
 	want := l.deliveries.Load() + int64(deliveries)
@@ -113,7 +114,8 @@ func (l *load) waitForMore(t *testing.T, deliveries int) {
 	require.Zero(t, l.lost.Load(), "a delivery is never acknowledged: %s", l)
 }
 
-// stop lets the senders come to the end of their deliveries, so that what has been sent has been acknowledged.
+// stop waits until the senders have ended their deliveries. Every delivery is
+// then acknowledged.
 func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.stopping.Store(true)
@@ -121,7 +123,8 @@ func (l *load) stop(t *testing.T) {
 	require.Zero(t, l.lost.Load(), "a delivery is never acknowledged: %s", l)
 }
 
-// requireEachOnce requires that the messages are the events that were sent, each once.
+// requireEachOnce fails the test unless the messages are the acknowledged
+// events, each once.
 func (l *load) requireEachOnce(t *testing.T, msgs []*jetstream.RawStreamMsg) {
 	t.Helper()
 	t.Logf("%s; the stream has %d events", l, len(msgs))

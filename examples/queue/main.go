@@ -1,27 +1,37 @@
-// Queue receives Mailtrap's webhooks into a durable queue, a stream of NATS JetStream, and works the events off from
-// there. The stream takes an event in a moment, whatever the work costs, and keeps it over crashes.
+// Queue receives Mailtrap's webhooks into a durable queue, a stream of NATS
+// JetStream. A worker takes the events from there. The stream stores an event
+// in a moment, however long its work takes, and keeps it over crashes.
 //
-// One command runs it all, with a NATS server inside the program that keeps the stream in a directory:
+// One command runs all of it. It starts a NATS server inside the program, which
+// keeps the stream in a directory:
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -dir queue-data
 //
-// With servers of your own, any number of these programs receive, and share the work:
+// With servers of your own, any number of these programs receive deliveries and
+// share the work:
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -nats nats://one:4222,nats://two:4222 -replicas 3
 //
-// What it promises:
+// The program promises:
 //
-//   - A delivery is acknowledged to Mailtrap only when the stream has stored each of its events. If one could not be
-//     stored, because the stream is full or a server is away, Mailtrap sends the delivery again.
-//   - An event is in the stream once, however often Mailtrap sends it in 24 hours.
-//   - An event in the stream is handed to the worker until the worker has handled it, for a week.
+//   - A delivery is acknowledged when the stream has stored all of its events.
+//     If the stream is full or a server is away, Mailtrap sends the delivery
+//     again.
+//   - The stream has an event once, however often Mailtrap sends it in 24
+//     hours.
+//   - The stream hands an event to workers until one has handled it, for a
+//     week.
 //
-// What it does not: a worker that dies after its work but before it says so is handed the event again, so that the work
-// must bear being repeated; the id of the event tells. And events come in no particular order.
+// It does not promise:
 //
-// The stream holds what Mailtrap sent for a week, with the addresses of people: guard the directory.
+//   - A worker may die after its work and before it says so. The event is then
+//     handed out again, with the same id.
+//   - Events come in no particular order.
 //
-// queue.go is the stream, worker.go what takes the events from it. Put your own work into logEvent.
+// The stream holds people's addresses for a week: guard the directory.
+//
+// queue.go has the stream and worker.go the worker. Put your work into
+// logEvent.
 package main
 
 import (
@@ -35,7 +45,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -44,7 +53,8 @@ import (
 
 const secretVariable = "MAILTRAP_SIGNING_SECRET"
 
-// shutdownTimeout is how long a shutdown waits for deliveries under way, which a Handler answers within 29.5 seconds.
+// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
+// within 29.5 seconds.
 const shutdownTimeout = 30 * time.Second
 
 // The exit statuses.
@@ -81,23 +91,23 @@ type options struct {
 	verifier *mailtrapwebhook.Verifier
 	listen   string
 	dir      string // of the server inside the program
-	nats     string // URLs of other servers; "" means the one inside the program
+	nats     string // URLs of other servers; "" for the server inside the program
 	replicas int
 	maxBytes int64
 }
 
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
 	flags := flag.NewFlagSet("queue", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run says what is wrong, in one line
+	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.listen, "listen", ":8080", "receive deliveries on this `address`, at any path")
 	flags.StringVar(&opts.dir, "dir", "queue-data", "keep the stream in this `directory`")
-	flags.StringVar(&opts.nats, "nats", "", "keep the stream on these servers instead, `URLs` with commas between")
-	flags.IntVar(&opts.replicas, "replicas", 1, "keep it on this `number` of the servers")
-	flags.Int64Var(&opts.maxBytes, "max-bytes", 10<<30, "the most `bytes` it may take; when it is full, deliveries are refused")
+	flags.StringVar(&opts.nats, "nats", "", "keep the stream on the servers with these `URLs`, separated by commas")
+	flags.IntVar(&opts.replicas, "replicas", 1, "store each event on this `number` of servers")
+	flags.Int64Var(&opts.maxBytes, "max-bytes", 10<<30, "refuse deliveries when the stream has this many `bytes`")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
-		fmt.Fprintf(stderr, "Usage of queue, with the webhook's signing secret in %s:\n", secretVariable)
+		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret:\n", secretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -105,21 +115,20 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case flags.NArg() > 0:
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case opts.replicas > 1 && opts.nats == "":
-		return opts, errors.New("-replicas needs the servers of a cluster: name them with -nats")
+		return opts, errors.New("-replicas needs a cluster: name its servers with -nats")
 	case opts.replicas < 1 || opts.maxBytes < 1:
 		return opts, errors.New("-replicas and -max-bytes must be at least 1")
 	}
-	// White space around the secret is never part of it, but easily comes along when it is read from a file.
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
 	if err != nil {
-		return opts, fmt.Errorf("the webhook's signing secret must be in %s, which is not set", secretVariable)
+		return opts, fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
 	}
 	return opts, nil
 }
 
-// receive receives deliveries and works their events off, until ctx ends.
+// receive receives deliveries and handles their events until ctx ends.
 func receive(ctx context.Context, opts options, logger *slog.Logger) error {
-	// First of all: a request that comes already waits until the queue is open.
+	// Listen first: early requests then wait until the queue is open.
 	listener, err := net.Listen("tcp", opts.listen)
 	if err != nil {
 		return err
@@ -136,11 +145,14 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	}
 	worker := &worker{consumer: consumer, handle: logEvent(logger), backoff: backoff, logger: logger}
 	handler := &mailtrapwebhook.Handler{
-		Verifier: opts.verifier,
-		// There is no Dedup: the stream drops the events that it has.
+		Verifier:     opts.verifier,
+		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
 		OnDelivery:   queue.publish,
 		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
 		Logger:       logger,
+	}
+	if err := handler.Validate(); err != nil {
+		return err
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -150,34 +162,36 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	go func() { ended <- serve(ctx, newServer(handler, logger), listener) }()
 	logger.Info("listening", "address", listener.Addr().String())
 	err = <-ended
-	cancel() // neither is of use without the other
+	cancel() // neither is useful without the other
 	return errors.Join(err, <-ended)
 }
 
-// logEvent returns the work that is done for each event, which here is a line in the log. It may run twice for an event,
-// with the same id, so let what it does bear that: insert the id into a table with a unique index, for example, in the
-// transaction that does the work.
+// logEvent returns the work for each event, which here is a line in the log.
+// Work may run twice for an event, with the same id. One way to bear that:
+// insert the id into a table with a unique index, in the transaction of the
+// work.
 func logEvent(logger *slog.Logger) handleFunc {
 	return func(ctx context.Context, id string, ev mailtrapwebhook.Event) error {
-		logger.InfoContext(ctx, "event", "id", id, "event", ev) // shows kind, time and key, and nothing personal
+		logger.InfoContext(ctx, "event", "id", id, "event", ev) // shows nothing personal
 		return nil
 	}
 }
 
-// newServer returns a server for handler, in front of which nothing may read the body: the signature is that of its raw
-// bytes.
+// newServer returns a server for handler. Middleware in between must not read
+// the body: the signature covers its raw bytes.
 func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second,
+		WriteTimeout:      35 * time.Second, // the Handler may take 29.5 seconds
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 }
 
-// serve serves until ctx ends, and then lets the deliveries that are under way come to their end.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -30,12 +30,14 @@ const (
 	testSecret   = "0123456789abcdef0123456789abcdef"
 	testMaxBytes = 1 << 30
 
-	// patience is how long a test waits for what is bound to come. It is no measure of anything.
+	// patience bounds the wait for something that must come. Only a failing
+	// test waits for so long.
 	patience = time.Minute
 	tick     = 5 * time.Millisecond
 )
 
-// roleVariable makes the test binary another program, which a test can kill.
+// roleVariable makes the test binary run another program, which a test can
+// kill.
 const roleVariable = "QUEUE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -46,15 +48,13 @@ func TestMain(m *testing.M) {
 		"worker": runWorkerThatHangs,
 	}[os.Getenv(roleVariable)]
 	if os.Getenv(roleVariable) != "" {
-		go func() { // what is started by a test ends with it, however that ends
+		go func() { // ends with the test that started it, even after a panic
 			io.Copy(io.Discard, os.Stdin)
 			os.Exit(exitFailure)
 		}()
 	}
 	role()
 }
-
-// # Deliveries
 
 func TestEventsAreQueuedOnce(t *testing.T) {
 	events := []string{
@@ -71,7 +71,7 @@ func TestEventsAreQueuedOnce(t *testing.T) {
 			require.Equal(t, http.StatusBadRequest, post(t, program.address, body, "another secret"))
 			require.Equal(t, http.StatusOK, post(t, program.address, body, testSecret))
 			program.waitForEvents(t, len(events))
-			require.Equal(t, http.StatusOK, post(t, program.address, body, testSecret), "its retry")
+			require.Equal(t, http.StatusOK, post(t, program.address, body, testSecret), "the retry")
 			require.Equal(t, http.StatusOK, post(t, program.address, lines(events[0]), testSecret), "in another delivery")
 			require.Equal(t, exitOK, program.end(t), program.logs.String())
 
@@ -104,7 +104,7 @@ func TestForgedDeliveryIsNotQueued(t *testing.T) {
 	require.NotContains(t, program.logs.String(), eventLine)
 }
 
-// That an event has been handled must not make the stream forget it, not even when the program starts again.
+// The stream must remember a handled event, also after a restart.
 func TestHandledEventIsNotQueuedAgainAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	body := envelope(bounce("m-1"), bounce("m-2"))
@@ -136,23 +136,8 @@ func TestLargestEventFits(t *testing.T) {
 	require.True(t, event == string(stored[0].Data), "the text differs")
 }
 
-// A Handler gives each event of a delivery a key but those without text.
-func TestEventsWithoutKeysAreQueuedOnce(t *testing.T) {
-	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
-	delivery := func(body string) *mailtrapwebhook.Delivery {
-		return &mailtrapwebhook.Delivery{
-			Body:   []byte(body),
-			Events: []mailtrapwebhook.Event{new(mailtrapwebhook.UnknownEvent), new(mailtrapwebhook.UnknownEvent)},
-			Keys:   []string{"", ""},
-		}
-	}
-	for _, body := range []string{"one", "two", "one", "two"} {
-		require.NoError(t, q.publish(t.Context(), delivery(body)))
-	}
-	require.Len(t, stored(t, q.stream), 4)
-}
-
-// What was acknowledged stays, and what is not stored is not acknowledged.
+// A full stream keeps acknowledged events and acknowledges no event that it
+// does not store.
 func TestFullStreamRefusesDeliveries(t *testing.T) {
 	dir := t.TempDir()
 	program := startProgram(t, "-dir", dir, "-max-bytes", "4000")
@@ -167,7 +152,7 @@ func TestFullStreamRefusesDeliveries(t *testing.T) {
 			require.Equal(t, http.StatusInternalServerError, status)
 			refused++
 		}
-		require.Less(t, i, 100, "it is never full")
+		require.Less(t, i, 100, "the stream is never full")
 	}
 	require.Equal(t, exitOK, program.end(t))
 	require.Contains(t, program.logs.String(), "maximum bytes exceeded")
@@ -191,11 +176,9 @@ func TestDeliveryIsRefusedIfOneOfItsEventsIsNotStored(t *testing.T) {
 	}
 }
 
-// # The stream
-
-func TestStreamKeepsWhatIsAcknowledged(t *testing.T) {
+func TestStreamIsSetUpToKeepEvents(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
-	require.True(t, q.server.JetStreamConfig().SyncAlways, "a loss of power would lose what is acknowledged")
+	require.True(t, q.server.JetStreamConfig().SyncAlways, "a loss of power would lose acknowledged events")
 
 	info, err := q.stream.Info(t.Context())
 	require.NoError(t, err)
@@ -213,7 +196,7 @@ func TestStreamKeepsWhatIsAcknowledged(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, -1, consumer.CachedInfo().Config.MaxDeliver)
 	require.Equal(t, jetstream.AckExplicitPolicy, consumer.CachedInfo().Config.AckPolicy)
-	require.Greater(t, ackWait, prefetch*handleTimeout, "an event would be handed out twice because others are slow")
+	require.Greater(t, ackWait, prefetch*handleTimeout, "slow events would make the stream hand out others twice")
 }
 
 func TestToken(t *testing.T) {
@@ -235,8 +218,6 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// # The command line
-
 func TestCommandLine(t *testing.T) {
 	for name, test := range map[string]struct {
 		args   []string
@@ -244,18 +225,18 @@ func TestCommandLine(t *testing.T) {
 		status int
 		want   string
 	}{
-		"unknown flag":      {[]string{"-lisen", ":0"}, testSecret, exitUsage, "not defined: -lisen"},
-		"stray argument":    {[]string{"x"}, testSecret, exitUsage, `unexpected argument "x"`},
-		"no secret":         {nil, "", exitUsage, secretVariable},
-		"blank secret":      {nil, " \n", exitUsage, secretVariable},
-		"replicas of one":   {[]string{"-replicas", "3"}, testSecret, exitUsage, "-nats"},
-		"no replicas":       {[]string{"-replicas", "0"}, testSecret, exitUsage, "at least 1"},
-		"no room":           {[]string{"-max-bytes", "0"}, testSecret, exitUsage, "at least 1"},
-		"no such address":   {[]string{"-listen", "localhost"}, testSecret, exitFailure, "missing port"},
-		"no directory":      {[]string{"-listen", "127.0.0.1:0", "-dir", os.Args[0]}, testSecret, exitFailure, "-dir is no directory"},
-		"malformed URL":     {[]string{"-listen", "127.0.0.1:0", "-nats", "nats://u:pass/@h"}, testSecret, exitFailure, "-nats"},
-		"nobody is there":   {[]string{"-listen", "127.0.0.1:0", "-nats", "nats://127.0.0.1:1"}, testSecret, exitFailure, "no servers"},
-		"the usage is fine": {[]string{"-h"}, "", exitOK, "-max-bytes"},
+		"unknown flag":    {[]string{"-lisen", ":0"}, testSecret, exitUsage, "not defined: -lisen"},
+		"stray argument":  {[]string{"x"}, testSecret, exitUsage, `unexpected argument "x"`},
+		"no secret":       {nil, "", exitUsage, secretVariable},
+		"blank secret":    {nil, " \n", exitUsage, secretVariable},
+		"replicas of one": {[]string{"-replicas", "3"}, testSecret, exitUsage, "-nats"},
+		"no replicas":     {[]string{"-replicas", "0"}, testSecret, exitUsage, "at least 1"},
+		"no room":         {[]string{"-max-bytes", "0"}, testSecret, exitUsage, "at least 1"},
+		"no such address": {[]string{"-listen", "localhost"}, testSecret, exitFailure, "missing port"},
+		"no directory":    {[]string{"-listen", "127.0.0.1:0", "-dir", os.Args[0]}, testSecret, exitFailure, "-dir is no directory"},
+		"malformed URL":   {[]string{"-listen", "127.0.0.1:0", "-nats", "nats://u:pass/@h"}, testSecret, exitFailure, "-nats"},
+		"nobody is there": {[]string{"-listen", "127.0.0.1:0", "-nats", "nats://127.0.0.1:1"}, testSecret, exitFailure, "no servers"},
+		"help":            {[]string{"-h"}, "", exitOK, "-max-bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
@@ -267,7 +248,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// A second program that is started by mistake must not open the directory of the first.
+// A second program on the same address must end before it opens the directory.
 func TestProgramWithoutItsAddressOpensNoDirectory(t *testing.T) {
 	program := startProgram(t, "-dir", t.TempDir())
 	dir := filepath.Join(t.TempDir(), "queue-data")
@@ -277,13 +258,11 @@ func TestProgramWithoutItsAddressOpensNoDirectory(t *testing.T) {
 	require.Equal(t, exitOK, program.end(t))
 }
 
-// # Helpers
-
 func environment(secret string) func(string) string {
 	return func(name string) string { return map[string]string{secretVariable: secret}[name] }
 }
 
-// bounce returns the text of an event that is told from others by id.
+// bounce returns the text of an event with this message id.
 func bounce(id string) string {
 	return fmt.Sprintf(`{"event":"bounce","message_id":%q,"event_id":"e","email":"a@example.com","response":"no such user"}`, id)
 }
@@ -291,7 +270,7 @@ func bounce(id string) string {
 func envelope(events ...string) string { return `{"events":[` + strings.Join(events, ",") + `]}` }
 func lines(events ...string) string    { return strings.Join(events, "\n") + "\n" }
 
-// post sends a delivery and returns how it was answered.
+// post sends a delivery and returns the status of the answer.
 func post(t *testing.T, address, body, secret string) int {
 	t.Helper()
 	status, err := postTo(t.Context(), http.DefaultClient, address, body, secret)
@@ -323,7 +302,8 @@ func openTestQueue(t *testing.T, opts options) *queue {
 	return q
 }
 
-// storedIn returns the messages of the stream in dir, which no program has open.
+// storedIn returns the messages of the stream in dir. No program may have it
+// open.
 func storedIn(t *testing.T, dir string) []*jetstream.RawStreamMsg {
 	t.Helper()
 	q, err := openQueue(t.Context(), options{dir: dir, replicas: 1, maxBytes: testMaxBytes}, slog.New(slog.DiscardHandler))
@@ -332,7 +312,8 @@ func storedIn(t *testing.T, dir string) []*jetstream.RawStreamMsg {
 	return stored(t, q.stream)
 }
 
-// stored returns the messages of the stream. Where its servers are a cluster, they may have to agree on a leader first.
+// stored returns the messages of the stream. It waits while the servers of a
+// cluster elect a leader.
 func stored(t *testing.T, stream jetstream.Stream) (msgs []*jetstream.RawStreamMsg) {
 	t.Helper()
 	var info *jetstream.StreamInfo
@@ -377,7 +358,7 @@ func counted(t *testing.T, msgs []*jetstream.RawStreamMsg) map[string]int {
 	return count
 }
 
-// A program is the program in this process, until end is called.
+// A program is the program, running in this process until end is called.
 type program struct {
 	address string
 	logs    *syncBuffer
@@ -392,12 +373,12 @@ func startProgram(t *testing.T, args ...string) *program {
 	p := &program{logs: new(syncBuffer), cancel: cancel, status: make(chan int, 1)}
 	go func() { p.status <- run(ctx, append(args, "-listen", "127.0.0.1:0"), environment(testSecret), p.logs) }()
 	require.Eventually(t, func() bool { return listeningLine.MatchString(p.logs.String()) || len(p.status) > 0 }, patience, tick)
-	require.Empty(t, p.status, "it ended: %s", p.logs)
+	require.Empty(t, p.status, "the program ended: %s", p.logs)
 	p.address = listeningLine.FindStringSubmatch(p.logs.String())[1]
 	return p
 }
 
-// waitForEvents waits until the program's worker has had so many events.
+// waitForEvents waits until the program's worker has had this many events.
 func (p *program) waitForEvents(t *testing.T, want int) {
 	t.Helper()
 	require.Eventually(t, func() bool { return strings.Count(p.logs.String(), eventLine) >= want }, patience, tick, p.logs)
@@ -414,7 +395,7 @@ func (p *program) end(t *testing.T) int {
 	case status := <-p.status:
 		return status
 	case <-time.After(patience):
-		t.Fatal("it does not end")
+		t.Fatal("the program does not end")
 		return 0
 	}
 }
@@ -437,20 +418,20 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-// A process is the test binary in a role of its own.
+// A process is the test binary in another role.
 type process struct {
 	cmd   *exec.Cmd
 	logs  syncBuffer
-	ready chan string // what readyLine has in parentheses
+	ready chan string // the first submatch of readyLine
 	ended chan struct{}
 }
 
-// startProcess starts a process and waits for a line that matches.
+// startProcess starts a process and waits for a line that matches readyLine.
 func startProcess(t *testing.T, role string, readyLine *regexp.Regexp, args ...string) (_ *process, ready string) {
 	t.Helper()
 	p := &process{cmd: exec.Command(os.Args[0], args...), ready: make(chan string, 1), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), roleVariable+"="+role, secretVariable+"="+testSecret)
-	_, err := p.cmd.StdinPipe() // ends with this process
+	_, err := p.cmd.StdinPipe() // closes when this process ends
 	require.NoError(t, err)
 	output, err := p.cmd.StderrPipe()
 	require.NoError(t, err)
@@ -477,27 +458,27 @@ func startProcess(t *testing.T, role string, readyLine *regexp.Regexp, args ...s
 	return p, ready
 }
 
-// kill kills the process, if it runs, as SIGKILL does.
+// kill sends SIGKILL to the process, if it runs, and waits for its end.
 func (p *process) kill() {
 	p.cmd.Process.Kill()
 	<-p.ended
 }
 
-// stop makes the process stand still.
+// stop suspends the process.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGSTOP))
 	var status syscall.WaitStatus
-	_, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil) // it takes a moment
+	_, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil) // the signal takes a moment
 	require.NoError(t, err)
 	require.True(t, status.Stopped(), p.logs.String())
 }
 
-func TestDirectoryIsOneProgramsOwn(t *testing.T) {
+func TestDirectoryServesOneProgramAtATime(t *testing.T) {
 	dir := t.TempDir()
 	first := openTestQueue(t, options{dir: dir, replicas: 1, maxBytes: 1 << 20})
 	_, err := openQueue(t.Context(), options{dir: dir, replicas: 1, maxBytes: 1 << 20}, slog.New(slog.DiscardHandler))
-	require.ErrorContains(t, err, "another process has "+dir)
+	require.ErrorContains(t, err, "another process uses "+dir)
 	first.close()
 	openTestQueue(t, options{dir: dir, replicas: 1, maxBytes: 1 << 20})
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,36 +25,41 @@ const (
 	streamName    = "MAILTRAP"
 	subjectPrefix = "mailtrap"
 
-	// duplicateWindow is how long the stream knows an event by its id. Mailtrap repeats a delivery for 3 hours and 20
-	// minutes, and one of inbound events for 24 hours; the half hour is for the last attempt, which comes when these are
-	// over. JetStream's default is two minutes, less than the time to the first retry.
+	// duplicateWindow is how long the stream knows an event by its id. Mailtrap
+	// repeats a delivery for 3 hours and 20 minutes, and inbound events for 24
+	// hours. The half hour covers the last attempt. JetStream's default is two
+	// minutes, which is over before the first retry.
 	duplicateWindow = 24*time.Hour + 30*time.Minute
 
-	// maxAge is how long an event is kept, handled or not, and so how long the worker may be out of order before events
-	// are lost. It cannot be below duplicateWindow.
+	// maxAge is how long the stream keeps an event, handled or not. A worker
+	// that is down for longer loses events. NATS wants it at least as long as
+	// duplicateWindow.
 	maxAge = 7 * 24 * time.Hour
 
-	// openTimeout bounds each step of the start, and publishTimeout the time in which the stream stores an event. Where
-	// that is over, the server that was to store it is gone: an election takes some seconds, and a write far less.
+	// openTimeout bounds each step of the start. publishTimeout bounds the
+	// storing of an event: an election takes some seconds, and a write far
+	// less.
 	openTimeout    = 30 * time.Second
 	publishTimeout = 10 * time.Second
 
-	// maxPayload is the most that a message may have with its headers, for which headerRoom is ample. Other servers take
-	// 1 MiB by default, a thousand times what an event of Mailtrap's has, and refuse what has more.
+	// maxPayload is the most that a message may have, headers included;
+	// headerRoom is ample for those. Other servers take 1 MiB by default, a
+	// thousand times what an event has, and refuse larger messages.
 	maxPayload = 8 << 20
 	headerRoom = 1 << 10
 )
 
 // A queue is the stream of events.
 type queue struct {
-	lock   *flock.Flock   // of the directory
-	server *server.Server // nil if it is elsewhere
+	lock   *flock.Flock   // on the directory
+	server *server.Server // inside the program; nil with -nats
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
 }
 
-// openQueue connects to the servers, or starts the one inside the program, and makes the stream if there is none.
+// openQueue connects to the servers, or starts the server inside the program.
+// It makes the stream if there is none.
 func openQueue(ctx context.Context, opts options, logger *slog.Logger) (_ *queue, err error) {
 	q := new(queue)
 	defer func() {
@@ -74,16 +78,16 @@ func openQueue(ctx context.Context, opts options, logger *slog.Logger) (_ *queue
 	if q.conn, err = connect(opts.nats, q.server, logger); err != nil {
 		return nil, err
 	}
-	// Without the timeout, an acknowledgement that got lost would be waited for, and take one of the places for those
-	// that are, until the connection breaks.
+	// Without the timeout, a lost acknowledgement keeps its place among the
+	// pending ones until the connection breaks.
 	if q.js, err = jetstream.New(q.conn, jetstream.WithPublishAsyncTimeout(publishTimeout)); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if q.stream, err = q.js.CreateOrUpdateStream(ctx, streamConfig(opts)); err != nil {
-		return nil, fmt.Errorf("making the stream %s: %w (has the cluster -replicas servers, and room for -max-bytes?)",
-			streamName, err)
+		return nil, fmt.Errorf("cannot make the stream %s: %w (does the cluster have -replicas servers"+
+			" and room for -max-bytes?)", streamName, err)
 	}
 	return q, nil
 }
@@ -97,58 +101,60 @@ func (q *queue) close() {
 		q.server.WaitForShutdown()
 	}
 	if q.lock != nil {
-		_ = q.lock.Unlock() // the end of the program does it too
+		_ = q.lock.Unlock() // the end of the program unlocks it too
 	}
 }
 
-// lockDir sees to it that no other program uses the directory: two servers in one would overwrite what the other has
-// acknowledged, and not notice.
+// lockDir locks the directory against other programs. Two servers in one
+// directory would overwrite each other's events and not notice.
 func lockDir(dir string) (*flock.Flock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("-dir is no directory and cannot be made one: %w", err)
+		return nil, fmt.Errorf("-dir is no directory and cannot be made: %w", err)
 	}
 	lock := flock.New(filepath.Join(dir, "lock"))
 	locked, err := lock.TryLock()
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
 	case !locked:
-		return nil, fmt.Errorf("another process has %s: give each a directory of its own, or all of them -nats", dir)
+		return nil, fmt.Errorf("another process uses %s: give each process its own -dir, or all of them the same -nats", dir)
 	}
 	return lock, nil
 }
 
-// startServer starts a NATS server inside the program that nobody else can connect to.
+// startServer starts a NATS server inside the program. Nobody else can connect
+// to it.
 func startServer(dir string, logger *slog.Logger) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "queue",
 		DontListen: true,
-		NoSigs:     true, // they are for the program
+		NoSigs:     true, // main handles signals
 		MaxPayload: maxPayload,
 		JetStream:  true,
 		StoreDir:   dir,
-		// The server would otherwise leave what it has acknowledged in the memory of the operating system for up to two
-		// minutes. There it outlasts the program, but not a loss of power, and there is no other server that has it. The
-		// price is a wait for the disk with each event. (With -nats this is the servers' setting sync_always. They need
-		// it too where one loss of power may hit most of them.)
+		// Write each event to the disk before acknowledging it. By default the
+		// server waits up to two minutes, and a loss of power loses events that
+		// no other server has. With -nats, the servers have the same setting,
+		// sync_always. They need it if one loss of power can hit most of them.
 		SyncAlways: true,
-		// The limit is the stream's own. The default, a part of what is free on the disk at the start, would be less at
-		// each start the more the stream has.
+		// The stream has its own limit. The default here is a share of the free
+		// disk, which shrinks at each start as the stream grows.
 		JetStreamMaxStore: math.MaxInt64,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("starting the server: %w", err)
+		return nil, fmt.Errorf("cannot start the server: %w", err)
 	}
 	s.SetLoggerV2(serverLog{logger}, false, false, false)
-	s.Start() // takes as long as it takes to read the directory
+	s.Start() // returns after reading the directory
 	if !s.ReadyForConnections(time.Second) {
 		s.Shutdown()
-		return nil, fmt.Errorf("the server did not start in %s: see the log", dir)
+		return nil, fmt.Errorf("the server did not start in %s: see the log for the reason", dir)
 	}
 	return s, nil
 }
 
-// A serverLog takes what the server inside the program logs, which is nothing of its messages.
+// A serverLog logs for the server inside the program. The server logs nothing
+// of its messages.
 type serverLog struct{ *slog.Logger }
 
 func (l serverLog) Noticef(format string, v ...any) { l.Debug("nats: " + fmt.Sprintf(format, v...)) }
@@ -158,16 +164,19 @@ func (l serverLog) Fatalf(format string, v ...any)  { l.Error("nats: " + fmt.Spr
 func (l serverLog) Debugf(string, ...any)           {}
 func (l serverLog) Tracef(string, ...any)           {}
 
-// connect connects to inside or, if that is nil, to the servers with the URLs.
+// connect connects to the server inside the program. If inside is nil, connect
+// connects to the servers with the URLs.
 func connect(urls string, inside *server.Server, logger *slog.Logger) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name("mailtrap queue"),
 		nats.MaxReconnects(-1),
-		// While there is no connection, fail at once and have Mailtrap send again. What is published then would otherwise
-		// wait in memory for the next connection, when its acknowledgement has been given up already.
+		// Without a connection, fail at once: Mailtrap sends the delivery
+		// again. Otherwise messages wait in memory for the next connection, and
+		// by then nobody waits for their acknowledgements.
 		nats.ReconnectBufSize(-1),
-		nats.Timeout(publishTimeout), // for each server; by default 2 s, which a busy machine may need
-		// Notice within half a minute, not six, that a server is gone without having closed the connection.
+		nats.Timeout(publishTimeout), // for each server; a busy machine may need the default of 2 s
+		// Notice within half a minute, not six, that a server has gone
+		// silently.
 		nats.PingInterval(10 * time.Second),
 		nats.FlusherTimeout(publishTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -175,18 +184,18 @@ func connect(urls string, inside *server.Server, logger *slog.Logger) (*nats.Con
 				logger.Warn("nats: disconnected", "error", err)
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { logger.Info("nats: connected again") }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { logger.Error("nats", "error", err) }),
+		nats.ReconnectHandler(func(*nats.Conn) { logger.Info("nats: reconnected") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { logger.Error("nats: error", "error", err) }),
 	}
 	if inside != nil {
 		options = append(options, nats.InProcessServer(inside))
 	}
 	conn, err := nats.Connect(urls, options...)
 	if malformed := (*url.Error)(nil); errors.As(err, &malformed) {
-		return nil, errors.New("-nats is no list of URLs such as nats://host:4222") // err quotes it, with any password
+		return nil, errors.New("-nats is no list of URLs: write it as nats://host:4222") // err quotes the URL with its password
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS: %w", err)
+		return nil, fmt.Errorf("cannot connect to NATS: %w", err)
 	}
 	return conn, nil
 }
@@ -199,28 +208,30 @@ func streamConfig(opts options) jetstream.StreamConfig {
 		Storage:     jetstream.FileStorage,
 		Replicas:    opts.replicas,
 		Duplicates:  duplicateWindow,
-		// Events stay when they have been handled. A server that starts learns the ids from the events that are stored:
-		// with WorkQueuePolicy, which removes an event when it is handled, it would take such a one again.
+		// Keep events that were handled. A starting server learns the ids from
+		// the stored events. With WorkQueuePolicy, which removes handled
+		// events, it would store them again.
 		Retention: jetstream.LimitsPolicy,
 		MaxAge:    maxAge,
 		MaxBytes:  opts.maxBytes,
-		// A stream that is full refuses new events, so that Mailtrap sends them again. With DiscardOld, the default, it
-		// would drop events that have been acknowledged, and perhaps not been handled.
+		// A full stream refuses new events, and Mailtrap sends them again. The
+		// default, DiscardOld, drops acknowledged events that may be unhandled.
 		Discard: jetstream.DiscardNew,
 	}
 }
 
-// publish puts the events of a delivery into the stream. Only if all of them are there it returns nil, which acknowledges
-// the delivery. Otherwise Mailtrap sends it again, and the stream drops what it has.
+// publish stores the events of a delivery in the stream. It returns nil, which
+// acknowledges the delivery, if all of them are stored. After an error Mailtrap
+// sends the delivery again, and the stream drops the events that it has.
 func (q *queue) publish(ctx context.Context, d *mailtrapwebhook.Delivery) error {
 	acks := make([]jetstream.PubAckFuture, len(d.Events))
-	for i := range d.Events {
-		// Where too many acknowledgements are due, publishing waits.
+	for i, ev := range d.Events {
+		// Publishing waits while too many acknowledgements are pending.
 		deadline, _ := ctx.Deadline()
 		wait := max(time.Until(deadline), time.Nanosecond)
 		var err error
-		if acks[i], err = q.js.PublishMsgAsync(message(d, i), jetstream.WithStallWait(wait)); err != nil {
-			return fmt.Errorf("publishing event %d of %d: %w", i+1, len(acks), err)
+		if acks[i], err = q.js.PublishMsgAsync(message(ev, d.Keys[i]), jetstream.WithStallWait(wait)); err != nil {
+			return fmt.Errorf("cannot publish event %d of %d: %w", i+1, len(acks), err)
 		}
 	}
 	for i, ack := range acks {
@@ -235,23 +246,18 @@ func (q *queue) publish(ctx context.Context, d *mailtrapwebhook.Delivery) error 
 	return nil
 }
 
-// message returns the message for an event of a delivery: its text as it was received, under its id.
-func message(d *mailtrapwebhook.Delivery, i int) *nats.Msg {
-	family, text := familyOf(d.Events[i])
-	msg := nats.NewMsg(strings.Join([]string{subjectPrefix, family, token(d.Events[i].Name(), family)}, "."))
-	msg.Header.Set(jetstream.MsgIDHeader, cmp.Or(d.Keys[i], placeID(d, i)))
-	msg.Data = []byte(text)
+// message returns the message for an event: its text as received, under its
+// key. The stream drops a message whose id it knows.
+func message(ev mailtrapwebhook.Event, key string) *nats.Msg {
+	family := familyOf(ev)
+	msg := nats.NewMsg(strings.Join([]string{subjectPrefix, family, token(ev.Name(), family)}, "."))
+	msg.Header.Set(jetstream.MsgIDHeader, key)
+	msg.Data = []byte(ev.RawJSON())
 	return msg
 }
 
-// placeID returns the id of an event that has no key, since it has no text. Its message is empty and says no more than
-// that it came, but without an id each retry would add another. A retry repeats the whole body, so that its place there
-// tells it again.
-func placeID(d *mailtrapwebhook.Delivery, i int) string {
-	return fmt.Sprintf("place-%x-%d", sha256.Sum256(d.Body), i)
-}
-
-// The families of events, by which the worker knows what to decode a message into.
+// The families of events. A subject names one, and the worker decodes the
+// message as an event of that family.
 const (
 	familySending     = "sending"
 	familyActivityLog = "activity_log"
@@ -259,22 +265,20 @@ const (
 	familyUnknown     = "unknown"
 )
 
-func familyOf(ev mailtrapwebhook.Event) (family, text string) {
-	switch ev := ev.(type) {
+func familyOf(ev mailtrapwebhook.Event) string {
+	switch ev.(type) {
 	case *mailtrapwebhook.SendingWebhookEvent:
-		return familySending, ev.Raw
+		return familySending
 	case *mailtrapwebhook.ActivityLogWebhookEvent:
-		return familyActivityLog, ev.Raw
+		return familyActivityLog
 	case *mailtrapwebhook.InboundWebhookEvent:
-		return familyInbound, ev.Raw
-	case *mailtrapwebhook.UnknownEvent:
-		return familyUnknown, ev.Raw
+		return familyInbound
 	}
-	panic(fmt.Sprintf("no family for a %T", ev)) // there is no other type of event
+	return familyUnknown
 }
 
-// token makes of the name of a kind what may stand between the dots of a subject. The name of an unknown kind is whatever
-// the body says: dots, spaces, wildcards, megabytes.
+// token returns the name of a kind as a token of a subject. The name of an
+// unknown kind can be anything: dots, spaces, wildcards, megabytes.
 func token(name, family string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {

@@ -16,19 +16,21 @@ import (
 const (
 	consumerName = "worker"
 
-	// ackWait is how long the stream waits for a worker to say that an event is handled, before it hands the event to
-	// another: that one is dead. It must be over the time for which an event may wait and be handled here.
+	// ackWait is how long the stream waits for a worker that has an event.
+	// After that the worker counts as dead, and another one gets the event. An
+	// event may wait here for prefetch others, each for handleTimeout.
 	ackWait       = time.Minute
 	prefetch      = 5
 	handleTimeout = 10 * time.Second
 
-	// pullExpiry is how often a worker asks for events again, and how soon it notices that it is not heard.
+	// pullExpiry is how often a worker asks for events. It notices within this
+	// time that no server answers.
 	pullExpiry = 10 * time.Second
 
 	maxBackoff = 10 * time.Minute
 )
 
-// consumer returns the place in the stream that all workers share.
+// consumer returns the stream's consumer, which all workers share.
 func (q *queue) consumer(ctx context.Context, ackWait time.Duration) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -36,23 +38,27 @@ func (q *queue) consumer(ctx context.Context, ackWait time.Duration) (jetstream.
 		Durable:   consumerName,
 		AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait:   ackWait,
-		// Without end: an event beyond a maximum would stay in the stream, and nobody would look at it any more. One that
-		// fails comes every ten minutes at last, and the log says so each time.
+		// Without end: JetStream would stop handing out an event after a
+		// maximum, and nobody would notice. A failing event comes every ten
+		// minutes in the end, and the log has each failure.
 		MaxDeliver: -1,
-		// With so many events failing at a time no others are handed out, since the fault is not theirs.
+		// If this many events fail at a time, the cause is elsewhere. The
+		// stream then hands out no others.
 		MaxAckPending: 1000,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making the consumer %s: %w", consumerName, err)
+		return nil, fmt.Errorf("cannot make the consumer %s: %w", consumerName, err)
 	}
 	return consumer, nil
 }
 
-// A handleFunc does the work for an event. The id is the same when the event is handed out again. With an error it is
-// handed out again; one that is of no use to be tried again should be logged, and nil returned.
+// A handleFunc does the work for an event. After an error the event is handed
+// out again, with the same id. If no retry cures an error, log it and return
+// nil.
 type handleFunc func(ctx context.Context, id string, ev mailtrapwebhook.Event) error
 
-// A worker takes events from the stream, one after the other. Any number of them may run, here and elsewhere.
+// A worker takes events from the stream, one at a time. Any number of workers
+// may run, in this process and in others.
 type worker struct {
 	consumer jetstream.Consumer
 	handle   handleFunc
@@ -60,22 +66,22 @@ type worker struct {
 	logger   *slog.Logger
 }
 
-// run works until ctx ends, and then finishes what has been handed out to it.
+// run works until ctx ends. It then finishes the events that it has.
 func (w *worker) run(ctx context.Context) error {
 	consuming, err := w.consumer.Consume(w.take,
 		jetstream.PullMaxMessages(prefetch),
 		jetstream.PullExpiry(pullExpiry),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
-			w.logger.Warn("worker", "error", err) // it goes on by itself, if it can
+			w.logger.Warn("worker: the stream reported an error", "error", err) // the worker goes on if it can
 		}),
 	)
 	if err != nil {
-		return fmt.Errorf("starting the worker: %w", err)
+		return fmt.Errorf("cannot start the worker: %w", err)
 	}
 	closed := consuming.Closed()
 	select {
 	case <-closed:
-		return errors.New("the worker ended: see the log")
+		return errors.New("the worker ended: see the log for the reason")
 	case <-ctx.Done():
 		consuming.Drain()
 		<-closed
@@ -83,48 +89,54 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// take handles a message and tells the stream what became of it. If that does not get there, the message comes again.
+// take handles a message and acknowledges it. If the acknowledgement gets lost,
+// the message comes again.
 func (w *worker) take(msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err == nil {
-		err = w.settle(msg, meta)
+		err = w.work(msg, meta)
 	}
 	if err != nil {
-		w.logger.Warn("the stream was not told what became of a message", "error", err)
+		w.logger.Warn("the stream took no acknowledgement: the message comes again", "error", err)
 	}
 }
 
-func (w *worker) settle(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
+// work handles a message. Its error says why the stream took no
+// acknowledgement.
+func (w *worker) work(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	log := w.logger.With("sequence", meta.Sequence.Stream)
 	ev, err := decode(msg.Subject(), msg.Data())
 	if err != nil {
-		log.Error("message is no event and is passed over", "error", err) // somebody else put it there
+		// Somebody else put it into the stream.
+		log.Error("message is no event and is skipped", "error", err)
 		return msg.TermWithReason("no event")
 	}
 	if err := w.callHandle(msg.Headers().Get(jetstream.MsgIDHeader), ev); err != nil {
-		again := w.backoff(meta.NumDelivered)
-		log.Error("event failed", "event", ev, "deliveries", meta.NumDelivered, "again_in", again, "error", err)
-		return msg.NakWithDelay(again)
+		wait := w.backoff(meta.NumDelivered)
+		log.Error("event failed", "event", ev, "deliveries", meta.NumDelivered, "retry_in", wait, "error", err)
+		return msg.NakWithDelay(wait)
 	}
-	// It waits until the stream knows, because the program may end at once.
+	// Wait for the stream's answer: the program may end right after this.
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
 	return msg.DoubleAck(ctx)
 }
 
-// callHandle turns a panic into an error: one event must not end the program again and again, and the receiving with it.
+// callHandle calls handle and turns a panic into an error. Otherwise one event
+// could end the program at each start.
 func (w *worker) callHandle(id string, ev mailtrapwebhook.Event) (err error) {
 	defer func() {
-		if recover() != nil { // what it says may be personal
-			err = errors.New("panic")
+		if recover() != nil { // the value may be personal: leave it out
+			err = errors.New("the work panicked")
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), handleTimeout) // not run's, so that it finishes what it has
+	ctx, cancel := context.WithTimeout(context.Background(), handleTimeout) // outlives run's ctx
 	defer cancel()
 	return w.handle(ctx, id, ev)
 }
 
-// backoff returns how long an event waits that has been handed out so many times: 1 s, 2 s, 4 s, and so on.
+// backoff returns how long an event waits after a delivery that failed: a second
+// at first, then twice as long each time, and at most maxBackoff.
 func backoff(deliveries uint64) time.Duration {
 	if deliveries > 10 {
 		return maxBackoff
@@ -132,7 +144,8 @@ func backoff(deliveries uint64) time.Duration {
 	return time.Second << (deliveries - 1)
 }
 
-// decode returns the event of a message. The text of one that was unknown may be anything, even no JSON.
+// decode returns the event of a message. The text of an unknown event may be
+// anything, even no JSON.
 func decode(subject string, text []byte) (mailtrapwebhook.Event, error) {
 	var ev interface {
 		mailtrapwebhook.Event
@@ -152,13 +165,13 @@ func decode(subject string, text []byte) (mailtrapwebhook.Event, error) {
 		}
 		return ev, nil
 	default:
-		return nil, errors.New("its subject is of no family of events")
+		return nil, errors.New("its subject names no family of events")
 	}
 	if err := ev.UnmarshalJSON(text); err != nil {
 		return nil, err
 	}
-	if ev.Name() == "" { // its text is null
-		return nil, errors.New("it has no event")
+	if ev.Name() == "" { // the text is null
+		return nil, errors.New("its text is no event")
 	}
 	return ev, nil
 }

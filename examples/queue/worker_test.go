@@ -21,7 +21,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-func TestWorkerIsHandedAgainWhatFailed(t *testing.T) {
+func TestFailedEventComesAgain(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("fails"), bounce("panics"), bounce("succeeds"))
 	var handed handings
@@ -35,15 +35,15 @@ func TestWorkerIsHandedAgainWhatFailed(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilSettled(t, consumer)
+	waitUntilHandled(t, consumer)
 
 	require.Equal(t, map[string]int{"fails": 2, "panics": 2, "succeeds": 1}, handed.count())
-	require.Len(t, handed.ids, 3, "an event came under another id")
-	require.Contains(t, logs.String(), "deliveries=1 again_in=1ms error=\"no database\"")
+	require.Len(t, handed.ids, 3, "an event came again with another id")
+	require.Contains(t, logs.String(), "deliveries=1 retry_in=1ms error=\"no database\"")
 	require.NotContains(t, logs.String(), "example.com")
 }
 
-func TestWorkerPassesOverWhatIsNoEvent(t *testing.T) {
+func TestWorkerSkipsAMessageThatIsNoEvent(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
 	for _, test := range [][2]string{
 		{"mailtrap.sending.bounce", "a@example.com"},
@@ -61,12 +61,12 @@ func TestWorkerPassesOverWhatIsNoEvent(t *testing.T) {
 		handed.add(id, ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID)
 		return nil
 	})
-	waitUntilSettled(t, consumer)
+	waitUntilHandled(t, consumer)
 
 	require.Equal(t, map[string]int{"m-1": 1}, handed.count())
 	info, err := consumer.Info(t.Context())
 	require.NoError(t, err)
-	require.EqualValues(t, 6, info.Delivered.Consumer, "something came again")
+	require.EqualValues(t, 6, info.Delivered.Consumer, "a message came again")
 	require.Equal(t, 5, strings.Count(logs.String(), "message is no event"), logs)
 	require.NotContains(t, logs.String(), "example.com")
 }
@@ -83,13 +83,14 @@ func TestEventOfAKilledWorkerComesAgain(t *testing.T) {
 		handed.add(id, ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID)
 		return nil
 	})
-	waitUntilSettled(t, consumer)
+	waitUntilHandled(t, consumer)
 	require.Equal(t, map[string]int{"m-1": 1}, handed.count())
 }
 
 const killedAckWait = time.Second
 
-// runWorkerThatHangs is a worker of the stream on the servers with the URLs in its argument. It never ends an event.
+// runWorkerThatHangs runs a worker that never ends an event. Its argument has
+// the URLs of the servers.
 func runWorkerThatHangs() {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	q, err := openQueue(context.Background(), options{nats: os.Args[1], replicas: 1, maxBytes: testMaxBytes}, logger)
@@ -109,8 +110,8 @@ func runWorkerThatHangs() {
 	panic(w.run(context.Background()))
 }
 
-// A worker that is told to end finishes the events that it has, and says so before the server ends.
-func TestWorkerFinishesWhatItHas(t *testing.T) {
+// A worker that ends first handles and acknowledges the events that it has.
+func TestEndingWorkerFinishesItsEvents(t *testing.T) {
 	dir := t.TempDir()
 	q, err := openQueue(t.Context(), options{dir: dir, replicas: 1, maxBytes: testMaxBytes}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -122,7 +123,7 @@ func TestWorkerFinishesWhatItHas(t *testing.T) {
 	w := &worker{consumer: consumer, backoff: backoff, logger: slog.New(slog.DiscardHandler), handle: func(
 		ctx context.Context, _ string, _ mailtrapwebhook.Event,
 	) error {
-		for q.conn.Stats().InMsgs < before+3 && ctx.Err() == nil { // until all three have come
+		for q.conn.Stats().InMsgs < before+3 && ctx.Err() == nil { // until all three are here
 			time.Sleep(tick)
 		}
 		cancel()
@@ -137,8 +138,8 @@ func TestWorkerFinishesWhatItHas(t *testing.T) {
 	require.EqualValues(t, 3, consumer.CachedInfo().AckFloor.Stream)
 }
 
-// Else it would do the work again when it is started again.
-func TestEndedProgramHasAcknowledgedWhatItHandled(t *testing.T) {
+// Otherwise the program repeats work when it starts again.
+func TestEndedProgramHasAcknowledgedEachHandledEvent(t *testing.T) {
 	for range 5 {
 		dir := t.TempDir()
 		program := startProgram(t, "-dir", dir)
@@ -166,7 +167,7 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-func TestDecodeGivesTheEventBack(t *testing.T) {
+func TestDecodeReturnsThePublishedEvent(t *testing.T) {
 	bodies := []string{
 		`{"events":[[{"event":"bounce","message_id":"m"}],{"events":[{"event":"bounce"}]},5,null,"x",{},{"event":"new"}]}`,
 		`{"event":"bounce","message_id":"m-1"}` + "\n" + `{"event":"bou` + "\n" + "no JSON \xff\n",
@@ -185,23 +186,20 @@ func TestDecodeGivesTheEventBack(t *testing.T) {
 	for _, body := range bodies {
 		events, err := mailtrapwebhook.Parse([]byte(body))
 		require.NoError(t, err)
-		d := &mailtrapwebhook.Delivery{Body: []byte(body), Events: events, Keys: make([]string, len(events))}
-		for i, want := range events {
-			msg := message(d, i)
+		for _, want := range events {
+			msg := message(want, want.Key())
 			got, err := decode(msg.Subject, msg.Data)
 			require.NoError(t, err)
 			if unknown, ok := want.(*mailtrapwebhook.UnknownEvent); ok {
 				require.IsType(t, unknown, got)
-				require.Equal(t, unknown.Raw, got.(*mailtrapwebhook.UnknownEvent).Raw)
-				continue // its error, if it has one, is about another place
+				require.Equal(t, unknown.Raw, got.RawJSON())
+				continue // an Err names another place
 			}
 			require.Empty(t, cmp.Diff(want, got))
 			require.Equal(t, want.Key(), got.Key())
 		}
 	}
 }
-
-// # Helpers
 
 // startWorker starts a worker until the test ends.
 func startWorker(t *testing.T, q *queue, ackWait time.Duration, handle handleFunc) (*syncBuffer, jetstream.Consumer) {
@@ -225,14 +223,14 @@ func startWorker(t *testing.T, q *queue, ackWait time.Duration, handle handleFun
 	return logs, consumer
 }
 
-// The handings are what a worker was handed.
+// handings counts the events that a worker gets.
 type handings struct {
 	mu    sync.Mutex
 	ids   map[string]int
 	names map[string]int
 }
 
-// add returns how often the id has been handed out by now.
+// add counts an event and returns how often its id came.
 func (h *handings) add(id, name string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -250,7 +248,7 @@ func (h *handings) count() map[string]int {
 	return h.names
 }
 
-// publishAll puts events into the queue as a delivery.
+// publishAll publishes events as one delivery.
 func publishAll(t *testing.T, q *queue, events ...string) {
 	t.Helper()
 	require.NoError(t, q.publish(t.Context(), deliveryOf(t, events...)))
@@ -272,8 +270,8 @@ func deliveryOf(t *testing.T, events ...string) (d *mailtrapwebhook.Delivery) {
 	return d
 }
 
-// waitUntilSettled waits until the stream has nothing to hand out any more.
-func waitUntilSettled(t *testing.T, consumer jetstream.Consumer) {
+// waitUntilHandled waits until all events of the stream are acknowledged.
+func waitUntilHandled(t *testing.T, consumer jetstream.Consumer) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		info, err := consumer.Info(t.Context())

@@ -17,30 +17,32 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// shutdownTimeout is how long a shutdown waits for deliveries under way, which a Handler answers within 29.5 seconds.
+// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
+// within 29.5 seconds.
 const shutdownTimeout = 30 * time.Second
 
-// listen receives deliveries on address and prints their events, until ctx ends.
+// listen receives deliveries on address and prints their events until ctx ends.
 func listen(
 	ctx context.Context, address string, verifier *mailtrapwebhook.Verifier, stdout, stderr io.Writer,
 ) error {
-	// At the level of debugging there is a line for each delivery, so that one of nothing but duplicates shows as well,
-	// such as a second "Run Test". Without it only those are logged that were not answered 200, with the reason.
-	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	out := log.New(stdout, "", 0) // for its lock: deliveries arrive side by side
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	out := log.New(stdout, "", 0) // deliveries overlap, and a Logger has a lock
 
+	// The Handler remembers in memory which events it has handled. Set Dedup to
+	// a shared store where several processes receive the same webhook.
 	handler := &mailtrapwebhook.Handler{
 		Verifier: verifier,
-		// Mailtrap delivers at least once. Dedup keeps an event that comes again from being handled again. This one
-		// forgets all when the process ends; several processes need a store that they share.
-		Dedup: new(mailtrapwebhook.MemoryDeduplicator),
-		// OnEvent should put the event into a database or a queue, and return nil only when it is safe there: nil tells
-		// Mailtrap that it need not send the event again. An error makes it try again in five minutes; a
-		// mailtrapwebhook.Permanent error says that trying again is of no use.
+		// In your program, store or enqueue the event. Return nil when it is
+		// safe: Mailtrap then does not send it again. After an error Mailtrap
+		// tries again in five minutes. Return mailtrapwebhook.Permanent(err) if
+		// no retry cures the error.
 		OnEvent: func(_ context.Context, ev mailtrapwebhook.Event) error {
 			return out.Output(1, describe(ev))
 		},
 		Logger: logger,
+	}
+	if err := handler.Validate(); err != nil {
+		return err
 	}
 
 	listener, err := net.Listen("tcp", address)
@@ -51,21 +53,22 @@ func listen(
 	return serve(ctx, newServer(handler, logger), listener)
 }
 
-// newServer returns a server for handler. Give it the [mailtrapwebhook.Handler] as it is, or with a path on a ServeMux,
-// but nothing in between that reads the body: the signature is that of its raw bytes.
+// newServer returns a server for handler. Middleware in between must not read
+// the body: the signature covers its raw bytes.
 func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // must leave time for the callbacks, which have 25 seconds
+		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 }
 
-// serve serves until ctx ends, and then lets the deliveries that are under way come to their end.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -82,8 +85,9 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 	return nil
 }
 
-// describe returns a line that says what happened. It shows addresses, which is for one's own terminal: pass the event
-// itself to slog, and nothing personal shows.
+// describe returns a line about the event for your terminal. The line shows
+// addresses. In a log, pass the event itself to slog: it shows nothing
+// personal.
 func describe(ev mailtrapwebhook.Event) string {
 	var what string
 	switch ev := ev.(type) {
@@ -97,7 +101,8 @@ func describe(ev mailtrapwebhook.Event) string {
 	case *mailtrapwebhook.InboundWebhookEvent:
 		what = fmt.Sprintf("inbox %d, message %s from %s", ev.InboxID, ev.MessageID, ev.From)
 	case *mailtrapwebhook.UnknownEvent:
-		// Something that Mailtrap has added, or that cannot be read. Keep ev.Raw where it must not be lost.
+		// Mailtrap has added a kind, or the event cannot be read. Store ev.Raw
+		// if you must not lose it.
 		what = fmt.Sprintf("unknown, %d bytes", len(ev.Raw))
 		if ev.Err != nil {
 			what += fmt.Sprintf(": %v", ev.Err)
@@ -110,8 +115,8 @@ func describe(ev mailtrapwebhook.Event) string {
 	return printable(fmt.Sprintf("%-20s  %-12s  %s", when, cmp.Or(ev.Name(), "-"), what))
 }
 
-// printable replaces what could break the line or command the terminal: anybody can write a mail, and so choose a
-// sender's name.
+// printable replaces characters that break the line or control the terminal.
+// Anybody can write a mail and choose the sender's name in it.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -1,15 +1,17 @@
 // Quickstart receives Mailtrap's webhooks.
 //
-// Without a flag it needs neither an account nor a network: it starts a receiver on this machine, plays Mailtrap's part
-// with the payloads of Mailtrap's documentation, and shows what became of each delivery.
+// Without a flag it shows a demo and needs neither an account nor a network. It
+// starts a receiver on this machine, plays Mailtrap against it with the
+// payloads of Mailtrap's documentation, and shows the answers:
 //
 //	go run ./examples/quickstart
 //
-// With -listen it receives real deliveries, at any path, and prints a line for each event until it is interrupted:
+// With -listen it receives real deliveries at any path. It prints a line for
+// each event until it is interrupted:
 //
 //	MAILTRAP_SIGNING_SECRET=… go run ./examples/quickstart -listen :8080
 //
-// listen.go is the part to start from; demo.go is Mailtrap's part, which a program of one's own does not have.
+// Start your own program from listen.go. The other files are the demo.
 package main
 
 import (
@@ -20,7 +22,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -30,10 +31,11 @@ const secretVariable = "MAILTRAP_SIGNING_SECRET"
 
 const usage = `Usage: quickstart [-listen address]
 
-Without a flag, plays Mailtrap's part on this machine and shows what became of each delivery.
+Without a flag, quickstart plays Mailtrap on this machine and shows the answers.
 
-  -listen address   receive real deliveries on address, such as :8080, until interrupted;
-                    ` + secretVariable + ` must hold the webhook's signing secret
+  -listen address   receive real deliveries on address, such as :8080, until
+                    interrupted; ` + secretVariable + ` must hold the
+                    webhook's signing secret
 `
 
 // The exit statuses.
@@ -73,12 +75,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 type options struct {
 	address  string
-	verifier *mailtrapwebhook.Verifier // nil: no -listen, show the demo
+	verifier *mailtrapwebhook.Verifier // nil without -listen: show the demo
 }
 
 func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run says what is wrong, in one line
+	flags.SetOutput(io.Discard) // run prints the error in one line
 	listening := false
 	flags.Func("listen", "", func(address string) error {
 		opts.address, listening = address, true
@@ -94,10 +96,9 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	case opts.address == "":
 		return opts, errors.New("-listen needs an address, such as :8080")
 	}
-	// White space around the secret is never part of it, but easily comes along when it is pasted or read from a file.
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
 	if err != nil {
-		return opts, fmt.Errorf("-listen needs the webhook's signing secret in %s, which is not set", secretVariable)
+		return opts, fmt.Errorf("-listen needs a secret: set %s to the webhook's signing secret", secretVariable)
 	}
 	return opts, nil
 }

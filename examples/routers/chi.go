@@ -9,26 +9,33 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// newChi has the routes in chi, whose handlers and middleware are net/http's.
+// newChi returns a chi router with the routes. Chi's handlers and middleware
+// are those of net/http.
 //
-// Of chi's middleware, keep these away from the two routes, for example by giving the others a Group of their own:
+// Keep this middleware away from the two routes, for example with a Group for
+// the other routes:
 //
-//   - AllowContentType("application/json") refuses JSON Lines, which come as application/jsonl.
-//   - RealIP, which is deprecated, writes what a client claims into RemoteAddr, by which an IPAllowlist judges. Those of
-//     the ClientIP family do not.
-//   - What decodes the body, as render.Bind does: the signature is that of bytes that are then gone.
+//   - AllowContentType("application/json") refuses JSON Lines, whose type is
+//     application/jsonl.
+//   - RealIP, which is deprecated, writes what a client claims into RemoteAddr.
+//     An IPAllowlist trusts RemoteAddr. The ClientIP family does not write it.
+//   - render.Bind, and anything else that decodes the body, takes away the
+//     signed bytes.
 //
-// RequestSize may stand in front: what is over its limit is answered 413. Compress is about answers and does no harm.
+// RequestSize may stand in front: a larger body is answered 413. Compress
+// changes answers only and does no harm.
 func newChi(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {
 	router := chi.NewRouter()
-	// Logger writes the query too: where a Guard is a QueryToken, use a logger that does not.
+	// Logger writes the query, which holds the token of a QueryToken. Use
+	// another logger with such a Guard.
 	router.Use(middleware.Logger, middleware.Recoverer)
 
 	router.Method(http.MethodPost, webhookPath, webhook)
 
-	// The panic of a callback comes to Recoverer from here, but not from the Handler, which answers it itself.
+	// A callback's panic reaches Recoverer from this route. The Handler answers
+	// a panic by itself.
 	router.Post(verifiedPath, ownHandler(verifier, onEvent))
 	return router
 }

@@ -9,21 +9,25 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// newEcho has the routes in echo.
+// newEcho returns an echo router with the routes.
 //
-// Give middleware that touches the body a Skipper for the two routes, or groups of its own:
+// Give this middleware a Skipper for the two routes, or use a Group for the
+// other routes:
 //
 //   - c.Bind leaves an empty body, which is answered 400.
-//   - BodyDump puts the body back, but cut off at MaxRequestBytes, so that the signature of a larger one does not match.
-//     And what it dumps is personal.
-//   - Decompress hands on other bytes than those that were signed. The Handler answers 415 all the same.
-//   - BodyLimit with less than Mailtrap sends, which is up to 500 events. What is over it is answered 413 if it says how
-//     long it is; else the Handler finds that the body broke off, and answers 400.
+//   - BodyDump puts the body back, but cut off at MaxRequestBytes. A larger
+//     body is answered 400. The dump holds personal data.
+//   - Decompress changes the signed bytes. The Handler answers 415 all the
+//     same.
+//   - BodyLimit must allow 500 events. A larger body is answered 413 if its
+//     length is known. Otherwise the body breaks off, and the Handler answers
+//     400.
 func newEcho(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {
 	router := echo.New()
-	// RequestLogger writes the query too: where a Guard is a QueryToken, use RequestLoggerWithConfig and LogURIPath.
+	// RequestLogger writes the query, which holds the token of a QueryToken.
+	// Use RequestLoggerWithConfig and LogURIPath with such a Guard.
 	router.Use(middleware.RequestLogger(), middleware.Recover())
 
 	router.POST(webhookPath, echo.WrapHandler(webhook))
@@ -33,11 +37,12 @@ func newEcho(
 			err = handleBody(c.Request().Context(), body, onEvent)
 		}
 		if err != nil {
-			// RequestLogger writes what is wrapped. The client is told no more than the status.
+			// RequestLogger writes the wrapped error. The client gets the
+			// status.
 			status := statusOf(err)
 			return echo.NewHTTPError(status, http.StatusText(status)).Wrap(err)
 		}
-		return c.NoContent(http.StatusOK) // 201, 202 or 204 would have Mailtrap send it again
+		return c.NoContent(http.StatusOK) // Mailtrap repeats a delivery after 201, 202 or 204
 	})
 	return router
 }

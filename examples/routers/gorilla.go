@@ -10,14 +10,18 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// newGorilla has the routes in gorilla/mux, whose handlers and middleware are net/http's.
+// newGorilla returns a gorilla/mux router with the routes. Its handlers and
+// middleware are those of net/http.
 //
-// Of the middleware in gorilla/handlers, keep these away from the two routes:
+// Keep this middleware of gorilla/handlers away from the two routes:
 //
-//   - ContentTypeHandler(h, "application/json") refuses JSON Lines, which come as application/jsonl.
-//   - ProxyHeaders writes what a client claims into RemoteAddr, by which an IPAllowlist judges.
+//   - ContentTypeHandler(h, "application/json") refuses JSON Lines, whose type
+//     is application/jsonl.
+//   - ProxyHeaders writes what a client claims into RemoteAddr. An IPAllowlist
+//     trusts RemoteAddr.
 //
-// CompressHandler is about answers and does no harm. There is no limit on bodies but the package's own.
+// CompressHandler changes answers only and does no harm. The router does not
+// limit bodies. The package's limit is 8 MiB.
 func newGorilla(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {
@@ -25,8 +29,9 @@ func newGorilla(
 	router.Handle(webhookPath, webhook).Methods(http.MethodPost)
 	router.Handle(verifiedPath, ownHandler(verifier, onEvent)).Methods(http.MethodPost)
 
-	// They stand around the router, and not in its Use, where they would not see what no route matches.
-	// LoggingHandler writes the query too: where a Guard is a QueryToken, use CustomLoggingHandler.
+	// Middleware around the router also sees requests that match no route.
+	// LoggingHandler writes the query, which holds the token of a QueryToken.
+	// Use CustomLoggingHandler with such a Guard.
 	recovery := handlers.RecoveryHandler(handlers.PrintRecoveryStack(true))
 	return handlers.LoggingHandler(os.Stdout, recovery(router))
 }

@@ -26,43 +26,43 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// The comments in each router's file say what may stand in front of the Handler and what may not. These are the
-// consequences.
+// The comments in each router's file name the middleware that may stand before
+// the Handler. This test has the consequences.
 func TestMiddlewareInFront(t *testing.T) {
 	good := signed(envelope("delivery"))
 	unknownLength := good
 	unknownLength.chunked = true
 	jsonLines := signed(lines("delivery"))
-	encoded := good
-	encoded.body = zipped(good.body)
-	encoded.header = http.Header{"Content-Encoding": {"gzip"}}
-	const empty, mismatch, tooLarge = "the body is empty", "does not match", "over the limit of a middleware"
+	zippedBody := good
+	zippedBody.body = zipped(good.body)
+	zippedBody.header = http.Header{"Content-Encoding": {"gzip"}}
+	const read, encoded, tooLarge = "read or closed the body first", "encoded again", "over the limit of a middleware"
 
 	tests := []struct {
 		name   string
 		server func(webhook http.Handler) server
 		sent   request
 		status int
-		reason string // that the Handler gives, "" if it accepts or was not asked
+		reason string // of the Handler; "" if it accepts or gets no request
 	}{
-		{"net/http decodes the body", behind(decode), good, 400, empty},
-		{"net/http encodes the body again", behind(reencode), good, 400, mismatch},
+		{"net/http decodes the body", behind(decode), good, 400, read},
+		{"net/http encodes the body again", behind(reencode), good, 400, encoded},
 		{"net/http's MaxBytesHandler", behind(maxBytes), unknownLength, 413, tooLarge},
 		{"chi's RequestSize", inChi(chimiddleware.RequestSize(10)), unknownLength, 413, tooLarge},
 		{"chi's AllowContentType", inChi(chimiddleware.AllowContentType("application/json")), jsonLines, 415, ""},
 		{"chi's Compress", inChi(chimiddleware.Compress(5)), good, 200, ""},
 		{"gorilla's ContentTypeHandler", inGorilla(jsonOnly), jsonLines, 415, ""},
 		{"gorilla's CompressHandler", inGorilla(handlers.CompressHandler), good, 200, ""},
-		{"gin's ShouldBindJSON", inGin(bindJSON), good, 400, empty},
-		{"gin's ShouldBindBodyWithJSON", inGin(bindBodyWithJSON), good, 400, empty},
-		{"echo's Bind", inEcho(bindEcho), good, 400, empty},
+		{"gin's ShouldBindJSON", inGin(bindJSON), good, 400, read},
+		{"gin's ShouldBindBodyWithJSON", inGin(bindBodyWithJSON), good, 400, read},
+		{"echo's Bind", inEcho(bindEcho), good, 400, read},
 		{"echo's BodyDump", inEcho(dump(1 << 20)), good, 200, ""},
-		{"echo's BodyDump of a part", inEcho(dump(10)), good, 400, mismatch},
-		{"echo's Decompress", inEcho(echomiddleware.Decompress()), encoded, 415, "Content-Encoding"},
+		{"echo's BodyDump of a part", inEcho(dump(10)), good, 400, read},
+		{"echo's Decompress", inEcho(echomiddleware.Decompress()), zippedBody, 415, "Content-Encoding"},
 		{"echo's BodyLimit", inEcho(echomiddleware.BodyLimit(10)), good, 413, ""},
 		{"echo's BodyLimit, length unknown", inEcho(echomiddleware.BodyLimit(10)), unknownLength, 400, "broke off"},
 		{"fiber's Bind", inFiber(bindFiber), good, 200, ""},
-		{"fiber's SetBody", inFiber(setBody), good, 400, mismatch},
+		{"fiber's SetBody", inFiber(setBody), good, 400, "a newline was added"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func decode(next http.Handler) http.Handler {
 	})
 }
 
-// reencode makes up for having read the body, but not with the same bytes.
+// reencode replaces the body with other bytes of the same meaning.
 func reencode(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var v any
@@ -184,8 +184,7 @@ func setBody(c fiber.Ctx) error {
 	return c.Next()
 }
 
-// With gin's ShouldBindBodyWith the bytes are still there, for a handler of one's own.
-func TestGinKeepsWhatShouldBindBodyWithRead(t *testing.T) {
+func TestGinKeepsTheBytesThatShouldBindBodyWithRead(t *testing.T) {
 	s, _, verifier := newSite(t)
 	router := gin.New()
 	router.POST(verifiedPath, bindBodyWithJSON, func(c *gin.Context) {
@@ -200,7 +199,7 @@ func TestGinKeepsWhatShouldBindBodyWithRead(t *testing.T) {
 	require.Equal(t, "delivery", s.calledFor())
 }
 
-// What writes RemoteAddr lets everybody past an IPAllowlist who knows one of its addresses.
+// Middleware that writes RemoteAddr lets any client claim an allowed address.
 func TestProxyHeadersOpenAnAllowlist(t *testing.T) {
 	claiming := signed(envelope("delivery"))
 	claiming.header = http.Header{"X-Real-Ip": {"203.0.113.9"}}
@@ -216,7 +215,8 @@ func TestProxyHeadersOpenAnAllowlist(t *testing.T) {
 	}
 }
 
-// The context of a callback that has overrun must not be that of the request which fasthttp reads next.
+// A callback that overruns must not have the context of fasthttp's next
+// request.
 func TestFiberCallbackOverrunsWithItsOwnContext(t *testing.T) {
 	s, webhook, verifier := newSite(t)
 	overrun, next, seen := make(chan struct{}), make(chan struct{}), make(chan any)
@@ -227,7 +227,7 @@ func TestFiberCallbackOverrunsWithItsOwnContext(t *testing.T) {
 			return
 		}
 		close(overrun)
-		<-next // so that this request is under way while the other callback looks
+		<-next // keeps this request open while the other callback looks
 	}
 	webhook.EventTimeout = time.Millisecond
 	app := fiber.New()
@@ -246,6 +246,6 @@ func TestFiberCallbackOverrunsWithItsOwnContext(t *testing.T) {
 			resp.Body.Close()
 		}
 	}()
-	require.Nil(t, <-seen, "it sees the values of another request")
+	require.Nil(t, <-seen, "the callback sees the values of another request")
 	close(next)
 }

@@ -1,18 +1,24 @@
-// Routers shows the package in the routers that Go programs already have: net/http's ServeMux, chi, gin, echo, fiber and
-// gorilla/mux, each with its usual logging and recovery in front.
+// Routers shows the package in the routers that Go programs already have:
+// net/http's ServeMux, chi, gin, echo, fiber and gorilla/mux. Each has its
+// usual logging and recovery in front.
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -router chi -listen :8080
 //
-// Each has a file of its own, which is the one to start from, together with verified.go. It shows two ways:
+// Start from your router's file and from verified.go. Each router serves the
+// webhook at two paths:
 //
-//   - At /webhooks/mailtrap is the [mailtrapwebhook.Handler], which most programs want. It bounds time and memory, and
-//     with Dedup does not hand out again what was handled, as long as the process lives.
-//   - At /verified/mailtrap is a handler of the router's own kind that calls VerifyRequest, for programs that want to
-//     answer by themselves. It promises less: no event reaches the callback unverified and none is acknowledged that
-//     failed, but what comes again is handed out again, and only the callbacks' heeding their context bounds the time.
+//   - /webhooks/mailtrap has the [mailtrapwebhook.Handler], which most programs
+//     need. It bounds time and memory. As long as the process lives, it does
+//     not handle an event again.
+//   - /verified/mailtrap has a handler of the router's own kind that calls
+//     VerifyRequest, for programs that answer by themselves. It promises less.
+//     No unverified event reaches the callback, and no failed event is
+//     acknowledged. But a repeated event is handed out again, and a callback
+//     that ignores its context holds up the answer.
 //
-// All six answer alike, as the test shows. Either way the signature is that of the raw body, so that nothing in front may
-// read it first, change it or inflate it; each file says which of its router's middleware would.
+// All six routers answer alike, as the test shows. The signature covers the raw
+// body: no middleware may read, change or inflate it before. Each file names
+// the router's middleware that does.
 package main
 
 import (
@@ -38,12 +44,12 @@ const (
 	secretVariable = "MAILTRAP_SIGNING_SECRET"
 
 	readTimeout     = 30 * time.Second // Mailtrap waits no longer
-	writeTimeout    = 35 * time.Second // must leave time for the callbacks, which have 25 seconds
+	writeTimeout    = 35 * time.Second // callbacks may take 25 seconds
 	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 30 * time.Second // a delivery under way is answered within 29.5 seconds
+	shutdownTimeout = 30 * time.Second // a Handler answers within 29.5 seconds
 )
 
-// routers are those that are an [http.Handler]. Fiber has a server of its own.
+// routers are the routers that are an [http.Handler]. Fiber has its own server.
 var routers = map[string]func(*mailtrapwebhook.Handler, *mailtrapwebhook.Verifier, callback) http.Handler{
 	"nethttp": newServeMux,
 	"chi":     newChi,
@@ -63,23 +69,28 @@ func main() {
 
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("routers", flag.ExitOnError)
-	router := flags.String("router", "nethttp", "the router to serve with: "+strings.Join(routerNames(), ", "))
-	address := flags.String("listen", ":8080", "the address to listen on")
-	_ = flags.Parse(args) // which exits where they are wrong
+	router := flags.String("router", "nethttp", "serve with this `router`: "+strings.Join(routerNames(), ", "))
+	address := flags.String("listen", ":8080", "receive deliveries on this `address`")
+	_ = flags.Parse(args) // ExitOnError: Parse returns no error
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: put the flags first", flags.Arg(0))
 	}
-	verifier, err := mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	verifier, err := mailtrapwebhook.NewVerifier(getenv(secretVariable))
 	if err != nil {
-		return fmt.Errorf("no signing secret: set %s to the one in the webhook's settings", secretVariable)
+		return fmt.Errorf("no signing secret: set %s to the secret in the webhook's settings", secretVariable)
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
 	onEvent := func(ctx context.Context, ev mailtrapwebhook.Event) error {
-		// Store or enqueue the event here, and return nil when it is safe there. Logged, it shows nothing personal.
-		logger.InfoContext(ctx, "event received", "event", ev)
+		// In your program, store or enqueue the event. Return nil when it is
+		// safe.
+		logger.InfoContext(ctx, "event received", "event", ev) // shows nothing personal
 		return nil
 	}
-	srv, err := newServer(*router, newWebhook(verifier, onEvent, logger), verifier, onEvent)
+	webhook := newWebhook(verifier, onEvent, logger)
+	if err := webhook.Validate(); err != nil {
+		return err
+	}
+	srv, err := newServer(*router, webhook, verifier, onEvent)
 	if err != nil {
 		return err
 	}
@@ -91,14 +102,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	return serve(ctx, srv, listener)
 }
 
+// newWebhook returns a Handler that remembers in memory which events it has
+// handled. Set Dedup to a shared store where several processes receive the same
+// webhook.
 func newWebhook(verifier *mailtrapwebhook.Verifier, onEvent callback, logger *slog.Logger) *mailtrapwebhook.Handler {
-	return &mailtrapwebhook.Handler{
-		Verifier: verifier,
-		// This one forgets all when the process ends; several processes need a store that they share.
-		Dedup:   new(mailtrapwebhook.MemoryDeduplicator),
-		OnEvent: onEvent,
-		Logger:  logger,
-	}
+	return &mailtrapwebhook.Handler{Verifier: verifier, OnEvent: onEvent, Logger: logger}
 }
 
 // A server is an [http.Server] or a fiberServer.
@@ -130,7 +138,8 @@ func routerNames() []string {
 	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(routers)), "fiber")))
 }
 
-// serve serves until ctx ends, and then lets the deliveries that are under way come to their end.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, srv server, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()

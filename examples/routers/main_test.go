@@ -26,22 +26,21 @@ import (
 
 const (
 	secret = "8d9a3c0e7f5b2d4a6c1e9f8b3a7d5c2e"
-	inner  = "told to nobody outside" // the text of the callback's errors and panics
+	inner  = "no client sees this" // the text of the callback's errors and panics
 )
-
-// # What is sent
 
 type request struct {
 	method    string // POST if empty
 	body      []byte
 	signature string
-	second    string      // signature
-	header    http.Header // besides the signature and the type
+	second    string      // a second signature, if not empty
+	header    http.Header // without the signature and the type
 	chunked   bool        // without a Content-Length
-	declared  int64       // if set, the Content-Length of a body that never comes
+	declared  int64       // if not 0, the Content-Length of a body that never comes
 }
 
-// signed is a delivery of Mailtrap's. Its callback fails for a bounce and panics for a reject.
+// signed returns a signed delivery. The callback fails for a bounce and panics
+// for a reject.
 func signed(body []byte) request {
 	return request{body: body, signature: mailtrapwebhook.Sign(body, secret)}
 }
@@ -66,7 +65,8 @@ func lines(kinds ...string) []byte {
 	return b.Bytes()
 }
 
-// fullBatch is as large as Mailtrap's get: 500 events with about 1,000 bytes of custom variables each.
+// fullBatch returns the largest body that Mailtrap sends: 500 events, each with
+// about 1,000 bytes of custom variables.
 func fullBatch() []byte {
 	var events []string
 	for i := range 500 {
@@ -86,9 +86,7 @@ func zipped(body []byte) []byte {
 	return b.Bytes()
 }
 
-// # Who receives it
-
-// A site is a running server and what its callback saw.
+// A site is a running server. Its callback remembers its calls.
 type site struct {
 	address string
 	client  *http.Client
@@ -99,7 +97,7 @@ type site struct {
 	mu     sync.Mutex
 	called []string
 	kept   []mailtrapwebhook.Event
-	gate   func(ctx context.Context, ev mailtrapwebhook.Event) // if set, called in the callback
+	gate   func(ctx context.Context, ev mailtrapwebhook.Event) // if not nil, called in the callback
 }
 
 func (s *site) onEvent(ctx context.Context, ev mailtrapwebhook.Event) error {
@@ -124,7 +122,7 @@ func (s *site) calledFor() string {
 	return strings.Join(s.called, " ")
 }
 
-// newSite makes a site that is not running yet, and the handler that it serves.
+// newSite returns a site that does not run yet, and the Handler that it serves.
 func newSite(t *testing.T) (*site, *mailtrapwebhook.Handler, *mailtrapwebhook.Verifier) {
 	t.Helper()
 	verifier, err := mailtrapwebhook.NewVerifier(secret)
@@ -148,7 +146,7 @@ func (s *site) serve(t *testing.T, srv server) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s.address = listener.Addr().String()
-	s.client = &http.Client{Transport: &http.Transport{}, Timeout: time.Minute} // no proxy lies between here and here
+	s.client = &http.Client{Transport: &http.Transport{}, Timeout: time.Minute} // no proxy for requests to this machine
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	s.stop = stop
 	ended := make(chan struct{})
@@ -163,7 +161,7 @@ func (s *site) serve(t *testing.T, srv server) {
 	})
 }
 
-// send sends a request and returns the status and the body of the answer.
+// send sends a request. It returns the status and the body of the answer.
 func (s *site) send(t *testing.T, path string, req request) (int, string) {
 	t.Helper()
 	do := s.post
@@ -202,7 +200,8 @@ func (s *site) post(path string, req request) (*http.Response, error) {
 	return s.client.Do(r)
 }
 
-// announce sends the head of a request and waits for the answer without sending the body.
+// announce sends the head of a request without the body and waits for the
+// answer.
 func (s *site) announce(path string, req request) (*http.Response, error) {
 	conn, err := net.Dial("tcp", s.address)
 	if err != nil {
@@ -240,9 +239,8 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// # The tests
-
-// An outcome is how requests were answered, and the events that the callback saw, in order.
+// An outcome is the statuses of the answers and the events that the callback
+// saw, in order.
 type outcome struct {
 	Answered []int
 	Called   string
@@ -251,16 +249,17 @@ type outcome struct {
 type conformanceTest struct {
 	name              string
 	sent              []request
-	webhook, verified outcome // of the two ways to mount
+	webhook, verified outcome // at the two paths
 }
 
-// refused is a test whose requests are answered status either way, without a callback.
+// refused returns a test whose requests are answered status at both paths. The
+// callback is not called.
 func refused(name string, status int, sent ...request) conformanceTest {
 	want := outcome{slices.Repeat([]int{status}, len(sent)), ""}
 	return conformanceTest{name, sent, want, want}
 }
 
-// handled is a test whose delivery is answered 200 either way.
+// handled returns a test whose delivery is answered 200 at both paths.
 func handled(name, called string, sent request) conformanceTest {
 	want := outcome{[]int{200}, called}
 	return conformanceTest{name, []request{sent}, want, want}
@@ -291,7 +290,7 @@ func conformanceTests() []conformanceTest {
 		{
 			"a retry", []request{good, good},
 			outcome{[]int{200, 200}, "delivery open"},
-			outcome{[]int{200, 200}, "delivery open delivery open"}, // Event.Key is for the callback to use
+			outcome{[]int{200, 200}, "delivery open delivery open"}, // the callback must use Event.Key
 		},
 		{
 			"a failing callback and its retry", []request{failing, failing},
@@ -302,12 +301,12 @@ func conformanceTests() []conformanceTest {
 			"a panicking callback and the next delivery",
 			[]request{signed(envelope("delivery", "reject", "open")), signed(envelope("click"))},
 			outcome{[]int{500, 200}, "delivery reject open click"},
-			outcome{[]int{500, 200}, "delivery reject click"}, // the panic ends the handler
+			outcome{[]int{500, 200}, "delivery reject click"}, // the panic skips the rest
 		},
 		{
 			"a body encoded on the way", []request{encoded},
 			outcome{[]int{415}, ""},
-			outcome{[]int{400}, ""}, // its bytes are not those that were signed
+			outcome{[]int{400}, ""}, // the signature covers other bytes
 		},
 	}
 }
@@ -322,7 +321,7 @@ func TestEveryRouterTreatsDeliveriesAlike(t *testing.T) {
 					for _, req := range test.sent {
 						status, answer := s.send(t, path, req)
 						got.Answered = append(got.Answered, status)
-						require.NotContains(t, answer, inner, "the client learns what went wrong inside")
+						require.NotContains(t, answer, inner, "the answer shows the callback's error")
 					}
 					got.Called = s.calledFor()
 					require.Empty(t, gocmp.Diff(want, got))
@@ -332,7 +331,7 @@ func TestEveryRouterTreatsDeliveriesAlike(t *testing.T) {
 	}
 }
 
-// What the strings of an event share must not lie in memory that the router uses again.
+// An event's strings must not lie in memory that the router reuses.
 func TestEventsOutliveTheirRequest(t *testing.T) {
 	for _, router := range routerNames() {
 		for _, path := range []string{webhookPath, verifiedPath} {
@@ -357,7 +356,8 @@ func TestEventsOutliveTheirRequest(t *testing.T) {
 	}
 }
 
-// Mailtrap's hanging up, or a proxy's, must not break off what a callback has begun. Its time is limited all the same.
+// A client that hangs up must not interrupt a callback. Its time has a limit
+// all the same.
 func TestCallbacksDoNotEndWithTheClient(t *testing.T) {
 	gone, hangUp := context.WithCancel(t.Context())
 	hangUp()
@@ -372,7 +372,7 @@ func TestCallbacksDoNotEndWithTheClient(t *testing.T) {
 	require.Equal(t, 1, calls)
 }
 
-// What a callback's error wraps is not about the request, and decides nothing.
+// A callback's error is answered 500, whatever it wraps.
 func TestStatusOfErrors(t *testing.T) {
 	failing := func(err error) error {
 		return handleBody(t.Context(), envelope("delivery"), func(context.Context, mailtrapwebhook.Event) error { return err })
@@ -394,29 +394,30 @@ func TestStatusOfErrors(t *testing.T) {
 	}
 }
 
-// Logging and recovery must leave the Handler a way to the connection; with fiber there is none, and none is needed.
+// Logging and recovery must not hide the connection from the Handler. Fiber has
+// read the body before, so the Handler does not warn there.
 func TestHandlerCanCutOffSlowBodies(t *testing.T) {
 	for _, router := range routerNames() {
 		t.Run(router, func(t *testing.T) {
 			s := start(t, router)
 			status, _ := s.send(t, webhookPath, signed(envelope("delivery")))
 			require.Equal(t, http.StatusOK, status)
-			require.Equal(t, router == "fiber", strings.Contains(s.log.String(), "cannot be cut off"))
+			require.NotContains(t, s.log.String(), "cannot be cut off")
 		})
 	}
 }
 
-func TestShutdownLetsDeliveriesEnd(t *testing.T) {
+func TestShutdownWaitsForDeliveries(t *testing.T) {
 	for _, router := range routerNames() {
 		for _, path := range []string{webhookPath, verifiedPath} {
 			t.Run(router+path, func(t *testing.T) {
 				s, webhook, verifier := newSite(t)
-				under, release := make(chan struct{}), make(chan struct{})
+				begun, release := make(chan struct{}), make(chan struct{})
 				s.gate = func(ctx context.Context, _ mailtrapwebhook.Event) {
-					close(under)
+					close(begun)
 					select {
 					case <-release:
-					case <-ctx.Done(): // would be a shutdown that ends the callback's context
+					case <-ctx.Done(): // the shutdown must not end it
 						t.Error(ctx.Err())
 					}
 				}
@@ -436,7 +437,7 @@ func TestShutdownLetsDeliveriesEnd(t *testing.T) {
 					resp.Body.Close()
 					answered <- resp.StatusCode
 				}()
-				<-under
+				<-begun
 				s.stop()
 				require.Eventually(t, func() bool {
 					conn, err := net.Dial("tcp", s.address)
@@ -444,7 +445,7 @@ func TestShutdownLetsDeliveriesEnd(t *testing.T) {
 						conn.Close()
 					}
 					return err != nil || len(s.served) > 0
-				}, 20*time.Second, time.Millisecond, "new connections are still taken")
+				}, 20*time.Second, time.Millisecond, "the server still takes connections")
 				require.Empty(t, s.served, "serve returned before the delivery was answered")
 				close(release)
 				require.Equal(t, http.StatusOK, <-answered)
@@ -492,7 +493,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // should it start after all, it ends at once
+			cancel() // ends the program at once if it starts
 			err := run(ctx, []string{"-router", test.router, "-listen", "127.0.0.1:0"},
 				func(string) string { return test.secret }, io.Discard)
 			require.ErrorContains(t, err, test.want)

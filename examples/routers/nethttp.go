@@ -9,10 +9,12 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// newServeMux has the routes in net/http's own router.
+// newServeMux returns net/http's own router with the routes.
 //
-// [http.MaxBytesHandler] may stand in front: what is over its limit is answered 413. [http.TimeoutHandler] should not: it
-// answers 503 while the callbacks still run, and hides the connection whose reading the Handler cuts off in time.
+// [http.MaxBytesHandler] may stand in front: a larger body is answered 413.
+// [http.TimeoutHandler] should not. It answers 503 while the callbacks still
+// run, and hides the connection, so that the Handler cannot cut off a slow
+// body.
 func newServeMux(
 	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
 ) http.Handler {
@@ -22,14 +24,15 @@ func newServeMux(
 	return logged(recovered(mux))
 }
 
-// recovered answers 500 where a handler panics, after which net/http by itself hangs up without an answer. The panic of
-// a callback does not come here from the Handler, which answers it itself and still handles the other events.
+// recovered answers 500 if a handler panics. By itself, net/http hangs up
+// without an answer. The Handler answers a callback's panic by itself and still
+// handles the other events.
 func recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			switch p := recover(); p {
 			case nil:
-			case http.ErrAbortHandler: // asks net/http to hang up
+			case http.ErrAbortHandler: // tells net/http to hang up
 				panic(p)
 			default:
 				slog.ErrorContext(r.Context(), "handler panicked", "panic", p, "stack", string(debug.Stack()))
@@ -40,7 +43,8 @@ func recovered(next http.Handler) http.Handler {
 	})
 }
 
-// logged logs the path alone: where a Guard is a QueryToken, the query holds the token.
+// logged logs the path without the query, which holds the token of a
+// QueryToken.
 func logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec, started := &recorder{ResponseWriter: w, status: http.StatusOK}, time.Now()
@@ -61,6 +65,6 @@ func (rec *recorder) WriteHeader(status int) {
 	rec.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap is the Handler's way to the connection, through [http.ResponseController]: without it the Handler could not cut
-// off a body that comes too slowly.
+// Unwrap lets [http.ResponseController] reach the connection, so that the
+// Handler can cut off a slow body.
 func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }

@@ -15,13 +15,14 @@ const (
 	verifiedPath = "/verified/mailtrap" // the router's own handler
 )
 
-// A callback stores or enqueues an event. It is called from several requests at a time.
+// A callback stores or enqueues an event. It must be safe for concurrent use.
 type callback = func(ctx context.Context, ev mailtrapwebhook.Event) error
 
-// callbackTime is what the callbacks of a delivery have together: Mailtrap waits 30 seconds for the answer.
+// callbackTime bounds all callbacks of a delivery: Mailtrap waits 30 seconds
+// for the answer.
 const callbackTime = 25 * time.Second
 
-// ownHandler is a handler of one's own for every router whose handlers are net/http's.
+// ownHandler is your own handler for every router that takes an [http.Handler].
 func ownHandler(verifier *mailtrapwebhook.Verifier, onEvent callback) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := verifier.VerifyRequest(r)
@@ -31,28 +32,31 @@ func ownHandler(verifier *mailtrapwebhook.Verifier, onEvent callback) http.Handl
 		if err != nil {
 			status := statusOf(err)
 			slog.WarnContext(r.Context(), "delivery refused", "status", status, "err", err)
-			http.Error(w, http.StatusText(status), status) // the reason is for the log, not for strangers
+			http.Error(w, http.StatusText(status), status) // the client learns the status alone
 			return
 		}
-		w.WriteHeader(http.StatusOK) // 201, 202 or 204 would have Mailtrap send it again
+		w.WriteHeader(http.StatusOK) // Mailtrap repeats a delivery after 201, 202 or 204
 	}
 }
 
-// handleBody hands the events of a verified body to onEvent, for the routers' own handlers.
+// handleBody passes the events of a verified body to onEvent, for your own
+// handlers.
 //
-// It is the short way, and promises less than [mailtrapwebhook.Handler]. Mailtrap repeats the whole body when one event
-// fails, and there is no de-duplication here: onEvent should insert under [mailtrapwebhook.Event.Key] and ignore
-// conflicts. A callback that does not heed its context holds up the answer. And nothing bounds the memory that all bodies
-// take at once.
+// It is shorter than a [mailtrapwebhook.Handler] and promises less:
+//
+//   - If one event fails, Mailtrap repeats all events. Insert each event under
+//     [mailtrapwebhook.Event.Key] and ignore conflicts.
+//   - A callback that ignores its context holds up the answer.
+//   - Nothing bounds the memory that all bodies take at once.
 func handleBody(ctx context.Context, body []byte, onEvent callback) error {
 	events, err := mailtrapwebhook.Parse(body)
 	if err != nil {
 		return &statusError{http.StatusUnprocessableEntity, err}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callbackTime) // not with the client's hanging up
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callbackTime) // goes on if the client hangs up
 	defer cancel()
 	var failed error
-	for _, ev := range events { // all of them: one that fails must not hold up the others
+	for _, ev := range events { // one failure must not hold up the others
 		failed = errors.Join(failed, onEvent(ctx, ev))
 	}
 	if failed != nil {
@@ -70,19 +74,20 @@ type statusError struct {
 func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
-// statusOf is the status that answers an error of VerifyRequest, Verify or handleBody. To Mailtrap they are all the same:
-// whatever is not 200 comes again. They are for whoever reads the access log.
+// statusOf returns the status for an error of VerifyRequest, Verify or
+// handleBody. Mailtrap repeats the delivery after each of them. The status
+// tells the reader of the access log what happened.
 func statusOf(err error) int {
 	var judged *statusError
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &judged): // first, because what a callback's error wraps is not about the request
+	case errors.As(err, &judged): // first: a callback's error may wrap any of the others
 		return judged.status
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, mailtrapwebhook.ErrNoSecret):
 		return http.StatusInternalServerError
-	default: // no signature, a wrong one, no body, or the body broke off
+	default: // no signature, a wrong one, no body, or a body that broke off
 		return http.StatusBadRequest
 	}
 }

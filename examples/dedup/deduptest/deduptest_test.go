@@ -8,7 +8,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/deduptest"
 )
 
-// MemoryDeduplicator passes, as far as a store without a server can, so that what the tests ask for is right.
+// MemoryDeduplicator passes the tests for a store without a server, so the
+// tests ask for the right things.
 func TestMemoryDeduplicator(t *testing.T) {
 	deduptest.Run(t, func(_ *testing.T, retention time.Duration) deduptest.Store {
 		d := &mailtrapwebhook.MemoryDeduplicator{Retention: retention}

@@ -1,14 +1,17 @@
-// Exactlyonce receives Mailtrap's webhooks and stores each event in PostgreSQL exactly once.
+// Exactlyonce receives Mailtrap's webhooks and stores each event in PostgreSQL
+// exactly once.
 //
 //	MAILTRAP_SIGNING_SECRET=… DATABASE_URL=postgres://localhost/mailtrap go run ./exactlyonce -listen :8080
 //
-// Each delivery is one transaction. It inserts the keys of the events, of which a unique index takes each only once, and
-// stores those events whose keys were not there. Either both are done or neither, so that no crash of a process, of a
-// connection or of the database can lose an event or have it stored twice, in any number of processes. It takes four
-// round trips whatever the number of events.
+// Each delivery is one transaction. It inserts the keys of the events under a
+// unique index, and stores the events whose keys were new. The database does
+// both or neither. No crash of a process, a connection or the database can lose
+// an event or store it twice, in any number of processes. A delivery takes four
+// round trips, whatever the number of events.
 //
-// What else is to be done once for an event goes into the same transaction. What cannot, such as a call of another
-// service, can be begun from the rows: they are a queue that nothing is put into twice.
+// Put any other work that must happen once for an event into the same
+// transaction. Work that cannot join it, such as a call of another service, can
+// start from the rows: they are a queue without duplicates.
 package main
 
 import (
@@ -39,17 +42,19 @@ const (
 
 const usage = `Usage: exactlyonce [-listen address]
 
-  -listen address   where to receive deliveries; :8080 unless given
+  -listen address   receive deliveries on this address; the default is :8080
 
 ` + secretVariable + ` must hold the webhook's signing secret, and
 ` + databaseVariable + ` the URL of the database, such as postgres://localhost/mailtrap.
 `
 
-// schema is executed at the start, under a lock, since IF NOT EXISTS does not keep processes from colliding.
+// schema makes the tables when the program starts. The lock keeps processes
+// from colliding, which IF NOT EXISTS does not.
 //
-// An event is stored once as long as its key is remembered. Keys may be deleted when no retry can come any more, after 24
-// hours for inbound events and 3 hours and 20 minutes for the others. But a request stays valid until the secret is
-// reset, so that whoever captured one could then have its events stored again: rather keep them for months.
+// An event is stored once for as long as its key is in the table. You may
+// delete keys when no retry can come: after 24 hours for inbound events, and
+// after 3 hours and 20 minutes for the others. But a captured request stays
+// valid until the secret is reset, so keep the keys for months.
 const schema = `
 SELECT pg_advisory_xact_lock(hashtext('mailtrap_events'));
 CREATE TABLE IF NOT EXISTS mailtrap_keys (
@@ -63,7 +68,8 @@ CREATE TABLE IF NOT EXISTS mailtrap_events (
 	raw      bytea NOT NULL
 );`
 
-// shutdownTimeout is how long a shutdown waits for deliveries under way, which a Handler answers within 29.5 seconds.
+// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
+// within 29.5 seconds.
 const shutdownTimeout = 30 * time.Second
 
 func main() {
@@ -74,7 +80,7 @@ func main() {
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("exactlyonce", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // what is wrong is said below, in one line
+	flags.SetOutput(io.Discard) // the error is printed below, in one line
 	address := flags.String("listen", ":8080", "")
 	err := flags.Parse(args)
 	switch {
@@ -82,7 +88,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprint(stdout, usage)
 		return 0
 	case err == nil && flags.NArg() > 0:
-		err = errors.New("there is more than flags (-h shows the usage)")
+		err = fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
 	case err == nil:
 		err = receive(ctx, *address, getenv, stdout, stderr)
 	}
@@ -95,20 +101,24 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // receive receives deliveries until ctx ends.
 func receive(ctx context.Context, address string, getenv func(string) string, stdout, stderr io.Writer) error {
-	// White space around the secret is never part of it, but easily comes along when it is pasted or read from a file.
-	verifier, err := mailtrapwebhook.NewVerifier(strings.TrimSpace(getenv(secretVariable)))
+	verifier, err := mailtrapwebhook.NewVerifier(getenv(secretVariable))
 	if err != nil {
-		return errors.New(secretVariable + " is not set: it must hold the webhook's signing secret")
+		return fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
 	}
 	if getenv(databaseVariable) == "" {
-		return errors.New(databaseVariable + " is not set: it must hold the URL of the database")
+		return fmt.Errorf("no database: set %s to the URL of the database", databaseVariable)
 	}
 	pool, err := pgxpool.New(ctx, getenv(databaseVariable))
 	if err != nil {
-		return errors.New(databaseVariable + " is not a URL of PostgreSQL such as postgres://localhost/mailtrap")
+		return fmt.Errorf("%s is not a URL of PostgreSQL: write it as postgres://localhost/mailtrap", databaseVariable)
 	}
 	defer pool.Close()
-	if _, err := pool.Exec(ctx, schema, pgx.QueryExecModeSimpleProtocol); err != nil { // which takes several statements
+	handler := newHandler(verifier, pool, slog.New(slog.NewTextHandler(stdout, nil)))
+	if err := handler.Validate(); err != nil {
+		return err
+	}
+	// Only the simple protocol takes several statements.
+	if _, err := pool.Exec(ctx, schema, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("cannot create the tables: %w", err)
 	}
 	listener, err := net.Listen("tcp", address)
@@ -116,19 +126,25 @@ func receive(ctx context.Context, address string, getenv func(string) string, st
 		return err
 	}
 	fmt.Fprintf(stderr, "listening on %s\n", listener.Addr())
-	return serve(ctx, &mailtrapwebhook.Handler{
+	return serve(ctx, handler, listener)
+}
+
+func newHandler(verifier *mailtrapwebhook.Verifier, pool *pgxpool.Pool, logger *slog.Logger) *mailtrapwebhook.Handler {
+	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
 		OnDelivery: func(ctx context.Context, d *mailtrapwebhook.Delivery) error {
 			return store(ctx, pool, d)
 		},
-		// The table is the memory. A crash could set a second one at odds with it.
+		// The table remembers the events. After a crash, a second memory could
+		// contradict it.
 		Dedup:  mailtrapwebhook.NoDedup,
-		Logger: slog.New(slog.NewTextHandler(stdout, nil)),
-	}, listener)
+		Logger: logger,
+	}
 }
 
-// store stores the events of a delivery that have not been stored before. After an error it has stored all of them or
-// none, as when the connection breaks in COMMIT: the next attempt finds out.
+// store stores the events of a delivery that were not stored before. After an
+// error it has stored all of them or none. If the connection breaks during
+// COMMIT, the retry finds out which.
 func store(ctx context.Context, pool *pgxpool.Pool, d *mailtrapwebhook.Delivery) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		isNew, err := insertKeys(ctx, tx, d.Keys)
@@ -137,8 +153,8 @@ func store(ctx context.Context, pool *pgxpool.Pool, d *mailtrapwebhook.Delivery)
 		}
 		var events []mailtrapwebhook.Event
 		for i, ev := range d.Events {
-			// An event without a key cannot be recognised, and is rather stored twice than not at all. A Handler's events
-			// all have one.
+			// Nothing tells an event without a key: store it twice rather than
+			// never.
 			if key := d.Keys[i]; key == "" || isNew[key] {
 				events = append(events, ev)
 			}
@@ -146,15 +162,15 @@ func store(ctx context.Context, pool *pgxpool.Pool, d *mailtrapwebhook.Delivery)
 		if err := insertEvents(ctx, tx, d.ReceivedAt, events); err != nil {
 			return fmt.Errorf("cannot insert the events: %w", err)
 		}
-		// What else is to be done once for each of the events goes here.
+		// Put any other work that must happen once for an event here.
 		return nil
 	})
 }
 
-// insertKeys inserts the keys and returns those that were not there. Where another transaction has inserted one and is not
-// over yet, it waits for it: only then is it known whether the key is there.
+// insertKeys inserts the keys and reports which were new. If an open
+// transaction has inserted one of them, insertKeys waits until that one ends.
 func insertKeys(ctx context.Context, tx pgx.Tx, keys []string) (isNew map[string]bool, err error) {
-	// In the order of the keys, so that two transactions never wait for each other.
+	// ORDER BY, so that two transactions never wait for each other.
 	rows, _ := tx.Query(ctx, `
 		INSERT INTO mailtrap_keys (key)
 		SELECT key FROM unnest($1::text[]) AS key WHERE key <> '' ORDER BY key
@@ -169,14 +185,15 @@ func insertKeys(ctx context.Context, tx pgx.Tx, keys []string) (isNew map[string
 	return isNew, err
 }
 
-// insertEvents inserts events as they were received. Nothing that an event may hold makes that fail, since it would fail
-// again at each retry: raw is bytea and not json, which refuses some of what Mailtrap's JSON may have in it.
+// insertEvents inserts the text of events as received. It must not fail for any
+// text, or each retry would fail too. The column raw is therefore bytea: json
+// refuses some texts that are valid JSON.
 func insertEvents(ctx context.Context, tx pgx.Tx, received time.Time, events []mailtrapwebhook.Event) error {
 	var kinds []string
 	var raws [][]byte
 	for _, ev := range events {
-		kinds = append(kinds, strings.ReplaceAll(ev.Name(), "\x00", "\ufffd")) // which text cannot have
-		raws = append(raws, []byte(rawOf(ev)))
+		kinds = append(kinds, strings.ReplaceAll(ev.Name(), "\x00", "\ufffd")) // text cannot hold a NUL
+		raws = append(raws, []byte(ev.RawJSON()))
 	}
 	_, err := tx.Exec(ctx, `
 		INSERT INTO mailtrap_events (received, kind, raw)
@@ -184,27 +201,14 @@ func insertEvents(ctx context.Context, tx pgx.Tx, received time.Time, events []m
 	return err
 }
 
-func rawOf(ev mailtrapwebhook.Event) string {
-	switch ev := ev.(type) {
-	case *mailtrapwebhook.SendingWebhookEvent:
-		return ev.Raw
-	case *mailtrapwebhook.ActivityLogWebhookEvent:
-		return ev.Raw
-	case *mailtrapwebhook.InboundWebhookEvent:
-		return ev.Raw
-	case *mailtrapwebhook.UnknownEvent:
-		return ev.Raw
-	}
-	return ""
-}
-
-// serve serves until ctx ends, and then lets the deliveries that are under way come to their end.
+// serve serves until ctx ends. It then waits for the deliveries that have
+// begun.
 func serve(ctx context.Context, handler http.Handler, listener net.Listener) error {
 	server := &http.Server{
-		Handler:           handler, // or a ServeMux; but nothing before it may read the body, which is what was signed
+		Handler:           handler, // or a ServeMux with it; no middleware may read the body before
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // must leave time for the callback, which has 25 seconds
+		WriteTimeout:      35 * time.Second, // the callback may take 25 seconds
 		IdleTimeout:       2 * time.Minute,
 	}
 	failed := make(chan error, 1)

@@ -25,7 +25,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
 )
 
-// programVariable makes the test's program the program itself.
+// programVariable makes the test binary run the program.
 const programVariable = "EXACTLYONCE_TEST_PROGRAM"
 
 var server *servers.Server
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(servers.Main(m, servers.Use{In: &server, Start: servers.Postgres}))
 }
 
-// A database is one of a test's own.
+// A database belongs to one test.
 type database struct {
 	url   string
 	proxy *servers.Proxy
@@ -60,7 +60,7 @@ func newDatabase(t *testing.T) *database {
 func openPool(t *testing.T, url string) *pgxpool.Pool {
 	config, err := pgxpool.ParseConfig(url)
 	require.NoError(t, err)
-	// Round trips are counted: none must come from a connection's having been idle.
+	// The tests count round trips: the pool must not ping idle connections.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func openPool(t *testing.T, url string) *pgxpool.Pool {
 	return pool
 }
 
-// command returns the program, as a process of its own.
+// command returns a command that runs the program in a process of its own.
 func (db *database) command(t *testing.T) *exec.Cmd {
 	program, err := os.Executable()
 	require.NoError(t, err)
@@ -83,7 +83,7 @@ func (db *database) exec(t *testing.T, sql string, args ...any) {
 	require.NoError(t, err)
 }
 
-// stored returns the events that are stored, in an order that is always the same.
+// stored returns the texts of the stored events, sorted.
 func (db *database) stored(t *testing.T) (raws []string) {
 	t.Helper()
 	rows, err := db.pool.Query(t.Context(), "SELECT raw FROM mailtrap_events ORDER BY raw")
@@ -98,13 +98,14 @@ func (db *database) stored(t *testing.T) (raws []string) {
 	return raws
 }
 
-// requireOnce requires that each event of the batches is stored, and nothing else or more.
+// requireOnce fails the test unless the table has each event of the batches
+// once and nothing else.
 func (db *database) requireOnce(t *testing.T, batches []replicas.Batch) {
 	t.Helper()
 	var want []string
 	for _, b := range batches {
 		for _, ev := range b.Events {
-			want = append(want, rawOf(ev))
+			want = append(want, ev.RawJSON())
 		}
 	}
 	slices.Sort(want)
@@ -131,7 +132,8 @@ func TestStoresOnce(t *testing.T) {
 	}
 }
 
-// Four replicas behind one address, and everything goes wrong that can. Every event is stored once, whatever happens.
+// Four replicas run behind one address and suffer every fault. Each event must
+// be stored once.
 func TestReplicas(t *testing.T) {
 	db := newDatabase(t)
 	cluster := replicas.NewCluster(t, 4, func() *exec.Cmd { return db.command(t) }, server.Restart)
@@ -140,16 +142,17 @@ func TestReplicas(t *testing.T) {
 		replicas.None: 30, replicas.Busy: 10, replicas.Lost: 10, replicas.Cut: 10, replicas.Kill: 20, replicas.Restart: 3,
 	})
 	attempts := replicas.Deliver(t, cluster.URL, batches)
-	again := replicas.Deliver(t, cluster.URL, batches) // by somebody who has recorded it all
+	replayed := replicas.Deliver(t, cluster.URL, batches) // by somebody who captured all
 	cluster.End()
-	t.Logf("%d and %d attempts", attempts, again)
+	t.Logf("%d and %d attempts", attempts, replayed)
 	require.Eventually(t, func() bool { return db.pool.Ping(t.Context()) == nil }, time.Minute, 10*time.Millisecond,
-		"connections that broke cost an error each")
+		"the database does not come back")
 	db.requireOnce(t, batches)
 }
 
-// What ends a transaction between the keys and the events takes the keys back, and the retry stores the events.
-func TestEndsInTheMiddle(t *testing.T) {
+// A transaction that ends between the keys and the events leaves no keys. The
+// retry stores the events.
+func TestTransactionEndsInTheMiddle(t *testing.T) {
 	tests := []struct {
 		name string
 		end  func(t *testing.T, db *database, p *replicas.Process)
@@ -166,7 +169,7 @@ func TestEndsInTheMiddle(t *testing.T) {
 			first, firstAddress := replicas.Start(t, db.command(t))
 			second, secondAddress := replicas.Start(t, db.command(t))
 			batches := replicas.NewBatches(t, 1, 20)
-			// The keys can be inserted, but the events have to wait.
+			// The keys can be inserted; the events must wait.
 			locking, err := db.pool.Begin(t.Context())
 			require.NoError(t, err)
 			_, err = locking.Exec(t.Context(), "LOCK TABLE mailtrap_events IN EXCLUSIVE MODE")
@@ -194,11 +197,10 @@ func TestEndsInTheMiddle(t *testing.T) {
 	}
 }
 
-// waiting is what makes of pg_locks the transactions that wait to store events.
+// waiting selects the transactions in pg_locks that wait to store events.
 const waiting = " WHERE NOT granted AND relation = 'mailtrap_events'::regclass"
 
-// Events that stand in two bodies in different orders are stored once, and the two transactions do not block each other
-// for good.
+// Transactions with the same events in different orders must not deadlock.
 func TestDifferentOrders(t *testing.T) {
 	db := newDatabase(t)
 	createTables(t, db)
@@ -222,8 +224,8 @@ func TestDifferentOrders(t *testing.T) {
 	db.requireOnce(t, batches)
 }
 
-// Processes that start at the same time create the tables together.
-func TestCreatesTables(t *testing.T) {
+// Processes that start at the same time must not fail to create the tables.
+func TestProcessesCreateTheTablesTogether(t *testing.T) {
 	for range 5 {
 		db := newDatabase(t)
 		var all sync.WaitGroup
@@ -243,7 +245,7 @@ func createTables(t *testing.T, db *database) {
 	db.exec(t, schema, pgx.QueryExecModeSimpleProtocol)
 }
 
-// delivery returns a delivery as a Handler makes it of events that are told by their ids.
+// delivery returns a delivery as a Handler makes it of events that have ids.
 func delivery(events ...mailtrapwebhook.Event) *mailtrapwebhook.Delivery {
 	d := &mailtrapwebhook.Delivery{Events: slices.Clone(events), ReceivedAt: time.Now()}
 	for _, ev := range events {
@@ -259,14 +261,14 @@ func TestRoundTrips(t *testing.T) {
 		d := delivery(replicas.NewBatches(t, 1, n)[0].Events...)
 		before := db.proxy.RoundTrips()
 		require.NoError(t, store(t.Context(), db.pool, d))
-		if i > 0 { // the first connects and prepares
+		if i > 0 { // the first call connects and prepares
 			require.Equal(t, before+4, db.proxy.RoundTrips(), "round trips for %d events", n)
 		}
 	}
 }
 
-// Nothing that an event holds keeps it, or those beside it, from being stored.
-func TestOddEvents(t *testing.T) {
+// An odd event must not keep itself or its neighbours from being stored.
+func TestOddEventsAreStored(t *testing.T) {
 	db := newDatabase(t)
 	p, address := replicas.Start(t, db.command(t))
 	equal := `{"event":"activity_log.user.login","timestamp":1735830138,"actor":{"name":"Mailtrap"}}`
@@ -292,7 +294,8 @@ func TestOddEvents(t *testing.T) {
 			require.Equal(t, http.StatusOK, resp.StatusCode)
 		}
 	}
-	// Events with ids are one in both bodies; the others are not known to be.
+	// Events with ids are the same in both bodies. The others count as
+	// different.
 	want := append([]string{"no JSON"}, objects...)
 	for _, object := range objects {
 		if !strings.Contains(object, "message_id") {
@@ -306,8 +309,8 @@ func TestOddEvents(t *testing.T) {
 	p.End(t)
 }
 
-// Two events that have no keys are two, and not the same.
-func TestEventsWithoutKeys(t *testing.T) {
+// Nothing tells events without keys, so each of them is stored.
+func TestEventsWithoutKeysAreStoredEachTime(t *testing.T) {
 	db := newDatabase(t)
 	createTables(t, db)
 	batches := replicas.NewBatches(t, 1, 3)
@@ -316,21 +319,21 @@ func TestEventsWithoutKeys(t *testing.T) {
 	require.NoError(t, store(t.Context(), db.pool, d))
 	db.requireOnce(t, batches)
 	require.NoError(t, store(t.Context(), db.pool, d))
-	require.Len(t, db.stored(t), 5, "what cannot be recognised is stored again")
+	require.Len(t, db.stored(t), 5, "an event without a key was not stored again")
 }
 
-func TestRefusesToStart(t *testing.T) {
+func TestProgramRefusesToStart(t *testing.T) {
 	tests := []struct {
 		name, secret, database string
 		args                   []string
 		want                   string
 	}{
-		{"without a secret", "", "postgres://localhost", nil, "MAILTRAP_SIGNING_SECRET is not set"},
-		{"without a database", "secret", "", nil, "DATABASE_URL is not set"},
+		{"without a secret", "", "postgres://localhost", nil, "set MAILTRAP_SIGNING_SECRET"},
+		{"without a database", "secret", "", nil, "set DATABASE_URL"},
 		{"on a broken URL", "secret", "postgres://u:hunter2@h:port/", nil, "not a URL of PostgreSQL"},
 		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot create the tables"},
-		{"with an argument", "secret", "postgres://localhost", []string{"more"}, "more than flags"},
-		{"with a flag that is none", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
+		{"with an argument", "secret", "postgres://localhost", []string{"more"}, `unexpected argument "more"`},
+		{"with an unknown flag", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -343,7 +346,7 @@ func TestRefusesToStart(t *testing.T) {
 			require.NotContains(t, stderr.String(), "hunter2")
 		})
 	}
-	t.Run("but shows its usage", func(t *testing.T) {
+	t.Run("help", func(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 0, run(t.Context(), []string{"-h"}, os.Getenv, &stdout, &stderr))
 		require.Equal(t, usage, stdout.String())

@@ -1,16 +1,19 @@
-// Package pgdedup de-duplicates Mailtrap's events for all processes that share a PostgreSQL database.
+// Package pgdedup de-duplicates Mailtrap's events for all processes that share
+// a PostgreSQL database.
 //
-// Each call is one statement, and so one round trip whatever the number of keys, once its connection has prepared it.
-// Time is the server's alone: the processes send how long a mark is to last, never a time of day. Marks that have ended
-// are removed by later calls of Reserve, two for each key that comes in, so that the table stays as small as what it has
-// to remember.
+// Each call is one statement. Once its connection has prepared the statement, a
+// call takes one round trip, whatever the number of keys. Only the server's
+// clock counts: processes send how long a mark lasts, never a time of day.
+// Reserve also removes two expired marks for each key, so that the table stays
+// small.
 //
-// What a call has done outlasts a crash of the server, unless synchronous_commit was switched off. When a replica that
-// lags behind takes over, the last marks may be lost; an event whose mark is lost is handled again if Mailtrap sends it
-// again.
+// A call outlasts a crash of the server, unless synchronous_commit is off. When
+// a replica that lags behind takes over, the last marks may be lost. An event
+// whose mark is lost is handled again if Mailtrap sends it again.
 //
-// Where the effect of an event is a row in the same database, look at the program exactlyonce beside this package: there
-// the effect and the mark are one transaction, and no crash can come between them.
+// Is the effect of an event a row in the same database? Then look at the
+// program exactlyonce beside this package. It writes the effect and the mark in
+// one transaction.
 package pgdedup
 
 import (
@@ -25,29 +28,33 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// DefaultRetention outlasts the longest of Mailtrap's retries, 24 hours, by enough for a webhook that was paused.
+// DefaultRetention outlasts Mailtrap's longest retries, 24 hours, and leaves
+// time for a webhook that was paused.
 const DefaultRetention = 72 * time.Hour
 
-// Schema makes the table. Have a migration execute it, or call CreateTable.
+// Schema makes the table. Put it into a migration, or call CreateTable.
 const Schema = `
 CREATE TABLE IF NOT EXISTS mailtrap_dedup (
-	key     bytea PRIMARY KEY, -- not text, which cannot have every byte
-	handled boolean NOT NULL,  -- or else reserved
+	key     bytea PRIMARY KEY, -- text cannot hold every byte
+	handled boolean NOT NULL,  -- false means reserved
 	until   timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS mailtrap_dedup_until ON mailtrap_dedup (until);`
 
-// schemaLock keeps processes from creating the table at the same time, which IF NOT EXISTS does not.
+// schemaLock keeps processes from creating the table at the same time. IF NOT
+// EXISTS does not prevent that.
 const schemaLock = `SELECT pg_advisory_xact_lock(hashtext('mailtrap_dedup'));`
 
-// Statements lock rows in the order of their keys, so that no two of them ever wait for each other. They see one time,
-// now(), which is when they began: where a statement had to wait for another, a mark may be taken to last a little
-// longer than it does, never shorter.
+// The statements lock rows in the order of the keys, so that no two of them
+// wait for each other. In a statement, now() is the time when the statement
+// began. If a statement waits for another, a mark may seem to last a little
+// longer, but never shorter.
 const (
-	// The keys that were free are answered with false, the handled ones with true, and those that are held not at all.
+	// reserve returns free keys with false and handled keys with true. It
+	// returns no held keys.
 	//
-	// What swept needs of taken has it begin when taken is complete. It waits for no lock, so that it cannot hold up
-	// a call that this one waits for.
+	// swept reads taken, and so begins when taken is complete. It skips locked
+	// rows, so that it cannot hold up a call that this one waits for.
 	reserve = `
 		WITH taken AS (
 			INSERT INTO mailtrap_dedup AS mark (key, handled, until)
@@ -79,18 +86,21 @@ const (
 		))`
 )
 
-var errNoLease = errors.New("pgdedup: the lease is not positive: it would protect nothing")
+var errNoLease = errors.New("pgdedup: the lease is not positive: pass a time that is longer than the work")
 
-// A Deduplicator is a [mailtrapwebhook.Deduplicator] in PostgreSQL. It is safe for concurrent use.
+// A Deduplicator is a [mailtrapwebhook.Deduplicator] in PostgreSQL. It is safe
+// for concurrent use.
 //
-// Programs that use one table and each want every event need a name of their own in [mailtrapwebhook.Handler].Scope.
+// If several programs share a table and each wants every event, give each its
+// own Scope in [mailtrapwebhook.Handler].
 type Deduplicator struct {
 	pool      *pgxpool.Pool
 	retention time.Duration
 }
 
-// New returns a Deduplicator on a pool, which it does not close. It remembers handled keys for the time of retention, or
-// for [DefaultRetention] where that is zero or negative.
+// New returns a Deduplicator on pool. It remembers handled keys for retention,
+// or for [DefaultRetention] if retention is not positive. It does not close
+// pool.
 func New(pool *pgxpool.Pool, retention time.Duration) *Deduplicator {
 	if retention <= 0 {
 		retention = DefaultRetention
@@ -98,17 +108,20 @@ func New(pool *pgxpool.Pool, retention time.Duration) *Deduplicator {
 	return &Deduplicator{pool, retention}
 }
 
-// CreateTable creates the table if it is not there. Processes may call it at the same time.
+// CreateTable creates the table if it does not exist. Several processes may
+// call it at the same time.
 func (d *Deduplicator) CreateTable(ctx context.Context) error {
-	_, err := d.pool.Exec(ctx, schemaLock+Schema, pgx.QueryExecModeSimpleProtocol) // which takes several statements
+	// Only the simple protocol takes several statements.
+	_, err := d.pool.Exec(ctx, schemaLock+Schema, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return fmt.Errorf("pgdedup: cannot create the table: %w", err)
 	}
 	return nil
 }
 
-// Reserve implements [mailtrapwebhook.Deduplicator]. After an error that leaves open whether the server had done its
-// work, such as a lost connection, keys may stay taken until their lease ends.
+// Reserve implements [mailtrapwebhook.Deduplicator]. If the connection is lost,
+// the server may have done its work: keys may then stay taken until their lease
+// ends.
 func (d *Deduplicator) Reserve(
 	ctx context.Context, keys []string, lease time.Duration,
 ) ([]mailtrapwebhook.Reservation, error) {
@@ -135,7 +148,8 @@ func (d *Deduplicator) Reserve(
 	return inOrder(keys, found), nil
 }
 
-// inOrder returns the answer for each key. One that was not found is held, and one that is reserved is so once.
+// inOrder returns the answer for each key. A key that was not found is held. Of
+// equal keys, the first is reserved and the others are held.
 func inOrder(keys []string, found map[string]mailtrapwebhook.Reservation) []mailtrapwebhook.Reservation {
 	answers := make([]mailtrapwebhook.Reservation, len(keys))
 	for i, key := range keys {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 func connect(t *testing.T, proxy *servers.Proxy) *pgxpool.Pool {
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", proxy.Address()))
 	require.NoError(t, err)
-	// Round trips are counted: none must come from a connection's having been idle.
+	// The tests count round trips: the pool must not ping idle connections.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
@@ -59,15 +59,15 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// Processes that start at the same time create the table together.
-func TestCreateTable(t *testing.T) {
+// Processes that start at the same time must not fail to create the table.
+func TestProcessesCreateTheTableTogether(t *testing.T) {
 	proxy := servers.NewProxy(t, server)
 	pool := connect(t, proxy)
 	for range 5 {
 		_, err := pool.Exec(t.Context(), "DROP TABLE IF EXISTS mailtrap_dedup")
 		require.NoError(t, err)
 		_, err = pgdedup.New(pool, 0).Reserve(t.Context(), []string{"a"}, time.Minute)
-		require.ErrorContains(t, err, "mailtrap_dedup", "there is no table")
+		require.ErrorContains(t, err, "mailtrap_dedup", "the call worked without the table")
 		var all sync.WaitGroup
 		for range 8 {
 			d := pgdedup.New(connect(t, proxy), 0)

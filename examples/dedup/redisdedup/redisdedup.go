@@ -1,19 +1,24 @@
-// Package redisdedup de-duplicates Mailtrap's events for all processes that share a Redis server, or one of Valkey.
+// Package redisdedup de-duplicates Mailtrap's events for all processes that
+// share a Redis or Valkey server.
 //
-// Each call is one script, and so one round trip whatever the number of keys; after a restart of the server, which
-// forgets scripts, the first call of each kind takes two. Time is the server's alone: the processes send how long a
-// mark is to last, never a time of day, and the server removes what has ended.
+// Each call is one script and takes one round trip, whatever the number of
+// keys. After a restart the server has forgotten the scripts, and the first
+// call of each kind takes two. Only the server's clock counts: processes send
+// how long a mark lasts, never a time of day. The server removes expired marks.
 //
-// All keys carry one hash tag, so that in a Redis Cluster the keys of a call are in one slot, as a script must have them.
-// One node of the cluster then has all marks, which is far from what it can bear: a delivery has some 500 keys.
+// All keys have the same hash tag. In a Redis Cluster, the keys of a script
+// must be in one slot. One node of the cluster therefore has all marks. It can
+// bear them: a delivery has at most 500 keys.
 //
-// How well marks are kept is a matter of the server's settings:
+// The server's settings decide how safe the marks are:
 //
-//   - With appendonly yes and appendfsync always a mark outlasts a crash. With everysec, the default of appendfsync, the
-//     marks of the last second may be lost, and without appendonly all since the last snapshot.
-//   - maxmemory-policy must be noeviction, the default: the others forget marks when the memory is full, and nobody is
-//     told. A key takes about 180 bytes.
-//   - Replicas lag behind. When one of them takes over, the last marks may be lost.
+//   - With appendonly yes and appendfsync always, a mark outlasts a crash. With
+//     everysec, the default of appendfsync, a crash may lose the last second.
+//     Without appendonly, it loses everything since the last snapshot.
+//   - maxmemory-policy must be noeviction, the default. Other policies remove
+//     marks when the memory is full, and nobody notices. A key takes about 180
+//     bytes.
+//   - Replicas lag behind. When one takes over, the last marks may be lost.
 //
 // An event whose mark is lost is handled again if Mailtrap sends it again.
 package redisdedup
@@ -29,15 +34,17 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// DefaultRetention outlasts the longest of Mailtrap's retries, 24 hours, by enough for a webhook that was paused.
+// DefaultRetention outlasts Mailtrap's longest retries, 24 hours, and leaves
+// time for a webhook that was paused.
 const DefaultRetention = 72 * time.Hour
 
-// prefix has the hash tag in it. Of a name in Redis only what is in the first braces chooses the slot.
+// prefix has the hash tag: the text in the first braces of a key chooses the
+// slot.
 const prefix = "{mailtrap-dedup}:"
 
-// Each mark is a string, "reserved" or "handled", that expires.
+// A mark is a string that expires: "reserved" or "handled".
 var (
-	// The numbers are those of Reserved, Handled and Held.
+	// The answers are the values of Reserved, Handled and Held.
 	reserve = redis.NewScript(`
 		local answers = {}
 		for i, key in ipairs(KEYS) do
@@ -64,21 +71,24 @@ var (
 		end`)
 )
 
-var errNoLease = errors.New("redisdedup: the lease is not positive: it would protect nothing")
+var errNoLease = errors.New("redisdedup: the lease is not positive: pass a time that is longer than the work")
 
-// A Deduplicator is a [mailtrapwebhook.Deduplicator] in Redis. It is safe for concurrent use.
+// A Deduplicator is a [mailtrapwebhook.Deduplicator] in Redis. It is safe for
+// concurrent use.
 //
-// Programs that use one server and each want every event need a name of their own in [mailtrapwebhook.Handler].Scope.
+// If several programs share a server and each wants every event, give each its
+// own Scope in [mailtrapwebhook.Handler].
 type Deduplicator struct {
 	client    redis.Scripter
 	retention time.Duration
 }
 
-// New returns a Deduplicator on a *redis.Client, *redis.ClusterClient or any other client, which it does not close. It
-// remembers handled keys for the time of retention, or for [DefaultRetention] where that is zero or negative.
+// New returns a Deduplicator on client, such as a *redis.Client or a
+// *redis.ClusterClient. It remembers handled keys for retention, or for
+// [DefaultRetention] if retention is not positive. It does not close client.
 //
-// Set ContextTimeoutEnabled in the client's options: calls heed their context without it, but may leave a goroutine
-// behind until the client's own timeout.
+// Set ContextTimeoutEnabled in the client's options. Without it, a call whose
+// context ends may leave a goroutine behind until the client's own timeout.
 func New(client redis.Scripter, retention time.Duration) *Deduplicator {
 	if retention <= 0 {
 		retention = DefaultRetention
@@ -86,7 +96,8 @@ func New(client redis.Scripter, retention time.Duration) *Deduplicator {
 	return &Deduplicator{client, retention}
 }
 
-// Reserve implements [mailtrapwebhook.Deduplicator]. After an error some keys may stay taken until their lease ends.
+// Reserve implements [mailtrapwebhook.Deduplicator]. After an error, some keys
+// may stay taken until their lease ends.
 func (d *Deduplicator) Reserve(
 	ctx context.Context, keys []string, lease time.Duration,
 ) ([]mailtrapwebhook.Reservation, error) {
@@ -133,8 +144,8 @@ func (d *Deduplicator) Release(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// run runs a script. It does so in a goroutine, since the client heeds the end of a context only if it is told to, and a
-// cancellation not while it waits for an answer.
+// run runs a script in a goroutine, so that it can return when ctx ends. The
+// client ignores a cancellation while it waits for an answer.
 func (d *Deduplicator) run(
 	ctx context.Context, script *redis.Script, keys []string, args ...any,
 ) (*redis.Cmd, error) {
@@ -149,7 +160,8 @@ func (d *Deduplicator) run(
 	go func() { done <- script.Run(ctx, d.client, names, args...) }()
 	select {
 	case cmd := <-done:
-		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) { // which is no error: the script returned nothing
+		// redis.Nil means that the script returned nothing.
+		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
 			return nil, err
 		}
 		return cmd, nil
@@ -158,5 +170,6 @@ func (d *Deduplicator) run(
 	}
 }
 
-// milliseconds are what Redis counts. It is one more, so that no mark ends too soon.
+// milliseconds returns d in Redis's unit. It adds one, so that no mark expires
+// too soon.
 func milliseconds(d time.Duration) int64 { return d.Milliseconds() + 1 }

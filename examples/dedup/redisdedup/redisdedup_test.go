@@ -41,7 +41,8 @@ func newClusterClient(address string) redis.UniversalClient {
 	})
 }
 
-// conform tests a server. The clients have no timeout of their own, so that what ends a call is its context.
+// conform tests a server. The clients have no timeout of their own: only its
+// context ends a call.
 func conform(t *testing.T, server *servers.Server, connect func(address string) redis.UniversalClient) {
 	deduptest.Run(t, func(t *testing.T, retention time.Duration) deduptest.Store {
 		proxy := servers.NewProxy(t, server)
@@ -64,13 +65,13 @@ func conform(t *testing.T, server *servers.Server, connect func(address string) 
 			RoundTrips: proxy.RoundTrips,
 			Kill:       func(t *testing.T) { require.NoError(t, server.Kill()) },
 			Start:      func(t *testing.T) { require.NoError(t, server.Start()) },
-			OwnClock:   server == single, // a cluster's client leaves goroutines behind, which a bubble must not have
+			OwnClock:   server == single, // a cluster's client leaves goroutines in the bubble
 		}
 	})
 }
 
-// A server that is full has no answers, rather than wrong ones.
-func TestFullServer(t *testing.T) {
+// A full server must return errors, not wrong answers.
+func TestFullServerReturnsErrors(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Network: single.Network, Addr: single.Address})
 	defer client.Close()
 	d := redisdedup.New(client, 0)

@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without these settings everything works until the power fails, or a transaction takes long.
+// Without these settings, everything works until the power fails or a
+// transaction takes long.
 func TestSettings(t *testing.T) {
 	d, err := Open(t.Context(), filepath.Join(t.TempDir(), "dedup.db"), 0)
 	require.NoError(t, err)

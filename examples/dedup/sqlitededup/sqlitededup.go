@@ -1,14 +1,18 @@
-// Package sqlitededup de-duplicates Mailtrap's events for all processes of one machine that share a SQLite file. Unlike
-// [mailtrapwebhook.MemoryDeduplicator] it remembers them when the program is started again.
+// Package sqlitededup de-duplicates Mailtrap's events for all processes of a
+// machine that share a SQLite file. Unlike a
+// [mailtrapwebhook.MemoryDeduplicator], it remembers them after a restart.
 //
-// The file must be on a disk of the machine: SQLite's locks do not hold on network file systems. Its write-ahead log is
-// in two more files beside it. Each call is one transaction, with a sync to the disk, so that what was committed outlasts
-// a loss of power; without that sync (synchronous=NORMAL) it would outlast a crash of the program only. One transaction
-// writes at a time, the others wait, as long as their context lasts and no longer than 30 seconds.
+// The file must be on a disk of the machine, because SQLite's locks do not work
+// on network file systems. Two more files beside it hold the write-ahead log.
+// Each call is one transaction and one sync to the disk, so that a mark
+// outlasts a loss of power. With synchronous=NORMAL, it would outlast only a
+// crash of the program. One transaction writes at a time. The others wait until
+// their context ends, and at most 30 seconds.
 //
-// Time is the machine's, the same for all of its processes. If its clock is set forward, marks end sooner.
+// All processes use the machine's clock. If it is set forward, marks end
+// sooner.
 //
-// Marks that have ended are removed by later calls of Reserve, two for each key that is asked for.
+// Reserve also removes two expired marks for each key.
 package sqlitededup
 
 import (
@@ -21,19 +25,21 @@ import (
 	"strings"
 	"time"
 
-	"modernc.org/sqlite" // the driver, which needs no C compiler
+	"modernc.org/sqlite" // this driver needs no C compiler
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// DefaultRetention outlasts the longest of Mailtrap's retries, 24 hours, by enough for a webhook that was paused.
+// DefaultRetention outlasts Mailtrap's longest retries, 24 hours, and leaves
+// time for a webhook that was paused.
 const DefaultRetention = 72 * time.Hour
 
 const openTimeout = 30 * time.Second
 
-// Times are in milliseconds since 1970. Keys are handed to a statement as one JSON array, and in hexadecimal digits, since
-// a string in JSON cannot have every byte.
+// Times are in milliseconds since 1970. A statement gets its keys as one JSON
+// array. They are in hexadecimal digits, because a JSON string cannot hold
+// every byte.
 const (
 	schema = `
 		CREATE TABLE IF NOT EXISTS mailtrap_dedup (
@@ -61,18 +67,21 @@ const (
 		)`
 )
 
-var errNoLease = errors.New("sqlitededup: the lease is not positive: it would protect nothing")
+var errNoLease = errors.New("sqlitededup: the lease is not positive: pass a time that is longer than the work")
 
-// A Deduplicator is a [mailtrapwebhook.Deduplicator] in a SQLite file. It is safe for concurrent use.
+// A Deduplicator is a [mailtrapwebhook.Deduplicator] in a SQLite file. It is
+// safe for concurrent use.
 //
-// Programs that use one file and each want every event need a name of their own in [mailtrapwebhook.Handler].Scope.
+// If several programs share a file and each wants every event, give each its
+// own Scope in [mailtrapwebhook.Handler].
 type Deduplicator struct {
 	db        *sql.DB
 	retention time.Duration
 }
 
-// Open opens the file, or creates it. The Deduplicator remembers handled keys for the time of retention, or for
-// [DefaultRetention] where that is zero or negative. Close it when it is no longer used.
+// Open opens the file and creates it if it does not exist. The Deduplicator
+// remembers handled keys for retention, or for [DefaultRetention] if retention
+// is not positive. The caller must call Close.
 func Open(ctx context.Context, path string, retention time.Duration) (*Deduplicator, error) {
 	if retention <= 0 {
 		retention = DefaultRetention
@@ -81,15 +90,16 @@ func Open(ctx context.Context, path string, retention time.Duration) (*Deduplica
 	if err != nil {
 		return nil, fmt.Errorf("sqlitededup: cannot open the file: %w", err)
 	}
-	db.SetMaxOpenConns(1) // more would only wait for each other in SQLite rather than here
+	db.SetMaxOpenConns(1) // SQLite has one writer: wait here, not there
 	if err := createTable(ctx, db); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlitededup: cannot create the table: %w", err), db.Close())
 	}
 	return &Deduplicator{db, retention}, nil
 }
 
-// createTable creates the table if it is not there. Processes that open a new file at the same time get in each other's
-// way, and for the change to a write-ahead log SQLite does not wait by itself.
+// createTable creates the table if it does not exist. It tries again while
+// another process opens the same new file: SQLite does not wait by itself when
+// it changes to a write-ahead log.
 func createTable(ctx context.Context, db *sql.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -112,7 +122,7 @@ func dsn(path string) string {
 		"_busy_timeout": {"30000"},
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
-		"_txlock":       {"immediate"}, // so that nobody else writes between what a transaction finds and what it makes of it
+		"_txlock":       {"immediate"}, // nobody else writes between a transaction's read and its write
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + settings.Encode()
 }
@@ -120,7 +130,8 @@ func dsn(path string) string {
 // Close closes the file.
 func (d *Deduplicator) Close() error { return d.db.Close() }
 
-// Reserve implements [mailtrapwebhook.Deduplicator]. With an error nothing is taken.
+// Reserve implements [mailtrapwebhook.Deduplicator]. After an error, no key is
+// taken.
 func (d *Deduplicator) Reserve(
 	ctx context.Context, keys []string, lease time.Duration,
 ) ([]mailtrapwebhook.Reservation, error) {
@@ -147,7 +158,7 @@ func (d *Deduplicator) Reserve(
 	return answers, nil
 }
 
-// findMarks returns which of the keys are handled or held.
+// findMarks returns the keys that are handled or held.
 func findMarks(
 	ctx context.Context, tx *sql.Tx, keys []string, now int64,
 ) (map[string]mailtrapwebhook.Reservation, error) {
@@ -171,7 +182,8 @@ func findMarks(
 	return found, rows.Err()
 }
 
-// answer returns the answer for each key, in order, and the keys that are to be reserved, each once.
+// answer returns the answer for each key, in order. It also returns the free
+// keys, each once.
 func answer(
 	keys []string, found map[string]mailtrapwebhook.Reservation,
 ) (answers []mailtrapwebhook.Reservation, free []string) {
@@ -187,7 +199,8 @@ func answer(
 	return answers, free
 }
 
-// Commit implements [mailtrapwebhook.Deduplicator]. With an error no key has become Handled.
+// Commit implements [mailtrapwebhook.Deduplicator]. After an error, no key has
+// become Handled.
 func (d *Deduplicator) Commit(ctx context.Context, keys []string) error {
 	err := d.inTx(ctx, keys, func(tx *sql.Tx, now int64) error {
 		_, err := tx.ExecContext(ctx, mark, true, after(now, d.retention), toJSON(keys))
@@ -211,7 +224,8 @@ func (d *Deduplicator) Release(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// inTx calls f in a transaction, if there are keys at all, with the time at which it has come to be the one that writes.
+// inTx calls f in a transaction if there are keys. now is the time at which the
+// transaction got its turn to write.
 func (d *Deduplicator) inTx(ctx context.Context, keys []string, f func(tx *sql.Tx, now int64) error) error {
 	if len(keys) == 0 {
 		return ctx.Err()
@@ -220,15 +234,16 @@ func (d *Deduplicator) inTx(ctx context.Context, keys []string, f func(tx *sql.T
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // which does nothing after Commit
+	defer tx.Rollback() // does nothing after Commit
 	if err := f(tx, time.Now().UnixMilli()); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// after returns the time that is last after now, and no earlier for being in milliseconds.
-func after(now int64, last time.Duration) int64 { return now + last.Milliseconds() + 1 }
+// after returns the time d after now. It adds a millisecond, so that no mark
+// ends too soon.
+func after(now int64, d time.Duration) int64 { return now + d.Milliseconds() + 1 }
 
 func toJSON(keys []string) string {
 	quoted := make([]string, len(keys))

@@ -43,7 +43,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// openRaw opens the file as another program would.
+// openRaw opens the file as another program does.
 func openRaw(t *testing.T, path string) *sql.DB {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath())
 	require.NoError(t, err)
@@ -52,8 +52,8 @@ func openRaw(t *testing.T, path string) *sql.DB {
 	return db
 }
 
-// Processes that start at the same time create the file together.
-func TestOpen(t *testing.T) {
+// Processes that start at the same time must not fail to create the file.
+func TestProcessesCreateTheFileTogether(t *testing.T) {
 	for range 5 {
 		path := filepath.Join(t.TempDir(), "dedup.db")
 		var all sync.WaitGroup

@@ -1,15 +1,17 @@
-// Apigateway receives Mailtrap's webhooks in an AWS Lambda function behind a REST API of API Gateway, with the proxy
-// integration. HTTP APIs with the payload format 1.0 send the same events.
+// Apigateway receives Mailtrap's webhooks in an AWS Lambda function. In front
+// of it is a REST API of API Gateway with the proxy integration. An HTTP API
+// with payload format 1.0 sends the same events.
 //
 //	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -tags lambda.norpc -o bootstrap ./apigateway
 //	zip function.zip bootstrap
 //
-// makes what the runtime provided.al2023 wants on arm64. The function needs MAILTRAP_SIGNING_SECRET in its environment
-// and a timeout of 30 seconds, and its method no authorizer.
+// These commands make what the runtime provided.al2023 needs on arm64. The
+// function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of 30
+// seconds. Its method must have no authorizer.
 //
-// Every request gets the answer of the Handler, and no event is acknowledged unless onEvent has returned nil. What is
-// not acknowledged comes again, and what had been handled comes with it unless there is a store: see the package
-// webhook.
+// Every request gets the answer of the Handler. An event is acknowledged when
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package main
 
 import (
@@ -33,7 +35,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	slog.SetDefault(lambdacontext.NewLogger()) // it adds the request's id to each line
+	slog.SetDefault(lambdacontext.NewLogger()) // adds the request's id to each line
 	lambda.Start(function(handler))
 }
 
@@ -42,15 +44,17 @@ type (
 	response = events.APIGatewayProxyResponse
 )
 
-// function gives the handler the requests of a REST API. Names of headers come as the client wrote them. A body comes
-// as base64 where the API's binaryMediaTypes name its Content-Type, and else as text, which is what was signed as long
-// as that is UTF-8, as JSON is.
+// function returns a Lambda function that gives handler the requests of a REST
+// API. The names of headers come as the client wrote them. The gateway encodes
+// a body as base64 if the API's binaryMediaTypes list the Content-Type. It
+// passes any other body as text, which keeps the signed bytes if they are
+// UTF-8.
 func function(handler http.Handler) func(context.Context, request) (response, error) {
 	return func(ctx context.Context, req request) (response, error) {
 		resp := lambdahttp.Serve(ctx, handler, lambdahttp.Event{
 			Method:   req.HTTPMethod,
 			Path:     req.Path,
-			RawQuery: url.Values(req.MultiValueQueryStringParameters).Encode(), // they come unescaped
+			RawQuery: url.Values(req.MultiValueQueryStringParameters).Encode(), // the gateway has unescaped them
 			Header:   lambdahttp.Header(req.Headers, req.MultiValueHeaders),
 			SourceIP: req.RequestContext.Identity.SourceIP,
 			Body:     req.Body,

@@ -35,8 +35,9 @@ func TestRequest(t *testing.T) {
 	require.EqualValues(t, len(body), r.ContentLength)
 }
 
-// A header may be in headers alone, in both, and under names that differ in case.
-func TestSignatureIsFoundWhereverItIs(t *testing.T) {
+// A header may be in headers, in multiValueHeaders or in both, and its name in
+// any case.
+func TestSignatureIsFoundInBothHeaderFields(t *testing.T) {
 	const name = mailtrapwebhook.SignatureHeader
 	signature := lambdatest.Read(t, lambdatest.JSONFile).Object("headers")[name]
 	require.NotEmpty(t, signature)

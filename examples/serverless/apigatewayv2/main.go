@@ -1,15 +1,16 @@
-// Apigatewayv2 receives Mailtrap's webhooks in an AWS Lambda function behind an HTTP API of API Gateway, with the
-// payload format 2.0.
+// Apigatewayv2 receives Mailtrap's webhooks in an AWS Lambda function. In front
+// of it is an HTTP API of API Gateway with payload format 2.0.
 //
 //	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -tags lambda.norpc -o bootstrap ./apigatewayv2
 //	zip function.zip bootstrap
 //
-// makes what the runtime provided.al2023 wants on arm64. The function needs MAILTRAP_SIGNING_SECRET in its environment
-// and a timeout of 30 seconds, and its route no authorizer.
+// These commands make what the runtime provided.al2023 needs on arm64. The
+// function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of 30
+// seconds. Its route must have no authorizer.
 //
-// Every request gets the answer of the Handler, and no event is acknowledged unless onEvent has returned nil. What is
-// not acknowledged comes again, and what had been handled comes with it unless there is a store: see the package
-// webhook.
+// Every request gets the answer of the Handler. An event is acknowledged when
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package main
 
 import (
@@ -32,7 +33,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	slog.SetDefault(lambdacontext.NewLogger()) // it adds the request's id to each line
+	slog.SetDefault(lambdacontext.NewLogger()) // adds the request's id to each line
 	lambda.Start(function(handler))
 }
 
@@ -41,8 +42,10 @@ type (
 	response = events.APIGatewayV2HTTPResponse
 )
 
-// function gives the handler the requests of an HTTP API. Names of headers come in lower case, several values of one
-// joined by commas. A body whose Content-Type the gateway does not take for text comes as base64.
+// function returns a Lambda function that gives handler the requests of an HTTP
+// API. The gateway writes the names of headers in lower case and joins several
+// values with commas. It encodes a body as base64 if the Content-Type is not
+// that of text.
 func function(handler http.Handler) func(context.Context, request) (response, error) {
 	return func(ctx context.Context, req request) (response, error) {
 		resp := lambdahttp.Serve(ctx, handler, lambdahttp.Event{

@@ -1,18 +1,19 @@
-// Package cloudfunctions receives Mailtrap's webhooks in Google Cloud Functions, which are now called Cloud Run
-// functions.
+// Package cloudfunctions receives Mailtrap's webhooks in Google Cloud
+// Functions, which are now called Cloud Run functions.
 //
-// The platform wants the function at the root of the module that is deployed. Copy this file to the root of yours and
-// the package webhook to a directory beside it, import it from there, and deploy the module with the entry point
-// MailtrapWebhook, MAILTRAP_SIGNING_SECRET in the environment, and an HTTP trigger that allows unauthenticated calls,
-// since Mailtrap's signature is not Google's.
+// The platform expects the function at the root of the deployed module. Copy
+// this file to the root of your module and the package webhook to a directory
+// beside it. Deploy the module with the entry point MailtrapWebhook, with
+// MAILTRAP_SIGNING_SECRET in the environment, and with an HTTP trigger that
+// allows unauthenticated calls: Mailtrap's signature is not Google's.
+//
+// This command runs the function on your machine:
 //
 //	MAILTRAP_SIGNING_SECRET=… go run ./cloudfunctions/cmd
 //
-// runs it on this machine.
-//
-// Every request gets the answer of the Handler, and no event is acknowledged unless onEvent has returned nil. What is
-// not acknowledged comes again, and what had been handled comes with it unless there is a store: see the package
-// webhook.
+// Every request gets the answer of the Handler. An event is acknowledged when
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package cloudfunctions
 
 import (
@@ -24,12 +25,13 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/webhook"
 )
 
-// The platform has a main function of its own, so that init is where an instance starts.
+// The platform has its own main function, so an instance starts in init.
 func init() {
 	handler, err := webhook.New(os.Getenv(webhook.SecretVariable))
 	if err != nil {
 		log.Fatal(err)
 	}
-	// An HTTP function gets the request as net/http has it. A typed function would have its body decoded before.
+	// Register an HTTP function, which gets the raw body. The framework decodes
+	// the body of a typed function, and then no signature matches.
 	functions.HTTP("MailtrapWebhook", handler.ServeHTTP)
 }

@@ -20,8 +20,9 @@ import (
 
 var errSecret = webhooktest.SetSecret()
 
-// The framework's server serves what was registered before it started, and cannot be stopped. So there is one for all
-// tests, which ends with them, and one function, which gives its requests to the handler of the test.
+// The framework's server cannot be stopped and serves only functions that were
+// registered before it started. All tests therefore share a server and a
+// function, which passes its requests to the current test's handler.
 var (
 	base    string
 	current atomic.Pointer[mailtrapwebhook.Handler]
@@ -45,7 +46,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What the framework does before it calls an HTTP function, such as to read the body, it would do here too.
+// The framework may do something before it calls the function, such as reading
+// the body.
 func TestFramework(t *testing.T) {
 	webhooktest.Test(t, func(t *testing.T, handler *mailtrapwebhook.Handler) webhooktest.Send {
 		current.Store(handler)
@@ -58,7 +60,7 @@ func TestFunction(t *testing.T) {
 }
 
 func TestProgram(t *testing.T) {
-	_, err := os.Stat("cmd/main.go") // has "go test" see that it was changed, and not show the last result
+	_, err := os.Stat("cmd/main.go") // or "go test" would not notice that it has changed
 	require.NoError(t, err)
 	program := filepath.Join(t.TempDir(), "program")
 	out, err := exec.Command("go", "build", "-o", program, "./cmd").CombinedOutput()
@@ -66,7 +68,7 @@ func TestProgram(t *testing.T) {
 	webhooktest.RequireNeedsSecret(t, program)
 
 	for name, test := range map[string]struct{ path, target string }{
-		"on this machine":   {"/MailtrapWebhook", "FUNCTION_TARGET="},
+		"on your machine":   {"/MailtrapWebhook", "FUNCTION_TARGET="},
 		"as it is deployed": {"/", "FUNCTION_TARGET=MailtrapWebhook"},
 	} {
 		t.Run(name, func(t *testing.T) {

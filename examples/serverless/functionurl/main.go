@@ -1,15 +1,17 @@
-// Functionurl receives Mailtrap's webhooks in an AWS Lambda function behind a function URL.
+// Functionurl receives Mailtrap's webhooks in an AWS Lambda function with a
+// function URL.
 //
 //	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -tags lambda.norpc -o bootstrap ./functionurl
 //	zip function.zip bootstrap
 //
-// makes what the runtime provided.al2023 wants on arm64. The function needs MAILTRAP_SIGNING_SECRET in its environment,
-// a timeout of 30 seconds, and a function URL with the AuthType NONE, since Mailtrap's signature is not AWS's, and the
-// InvokeMode BUFFERED.
+// These commands make what the runtime provided.al2023 needs on arm64. The
+// function needs MAILTRAP_SIGNING_SECRET in its environment and a timeout of 30
+// seconds. Its URL needs the InvokeMode BUFFERED, and the AuthType NONE:
+// Mailtrap's signature is not AWS's.
 //
-// Every request gets the answer of the Handler, and no event is acknowledged unless onEvent has returned nil. What is
-// not acknowledged comes again, and what had been handled comes with it unless there is a store: see the package
-// webhook.
+// Every request gets the answer of the Handler. An event is acknowledged when
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package main
 
 import (
@@ -32,7 +34,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	slog.SetDefault(lambdacontext.NewLogger()) // it adds the request's id to each line
+	slog.SetDefault(lambdacontext.NewLogger()) // adds the request's id to each line
 	lambda.Start(function(handler))
 }
 
@@ -41,8 +43,10 @@ type (
 	response = events.LambdaFunctionURLResponse
 )
 
-// function gives the handler the requests of a function URL. Names of headers come in lower case, several values of one
-// joined by commas. A body that is neither JSON nor text by its Content-Type comes as base64, as JSON Lines do.
+// function returns a Lambda function that gives handler the requests of a
+// function URL. Lambda writes the names of headers in lower case and joins
+// several values with commas. It encodes a body as base64 if the Content-Type
+// is neither JSON nor text. JSON Lines come as base64.
 func function(handler http.Handler) func(context.Context, request) (response, error) {
 	return func(ctx context.Context, req request) (response, error) {
 		resp := lambdahttp.Serve(ctx, handler, lambdahttp.Event{

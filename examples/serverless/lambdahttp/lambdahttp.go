@@ -1,8 +1,9 @@
-// Package lambdahttp runs an [http.Handler] on the events in which AWS Lambda gets HTTP requests, whichever of its
-// front doors they come through.
+// Package lambdahttp runs an [http.Handler] on the events in which AWS Lambda
+// receives HTTP requests. It serves function URLs and both kinds of API
+// Gateway.
 //
-// aws-lambda-go has such an adaptor, lambdaurl, but for function URLs alone, and only for those whose InvokeMode is
-// RESPONSE_STREAM.
+// The adaptor of aws-lambda-go, lambdaurl, serves only function URLs whose
+// InvokeMode is RESPONSE_STREAM.
 package lambdahttp
 
 import (
@@ -17,33 +18,31 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 )
 
-// An Event is what the events of the front doors have in common.
+// An Event has what all kinds of events have in common.
 type Event struct {
 	Method   string
 	Path     string
 	RawQuery string
-	Header   http.Header // see the function of the same name
+	Header   http.Header // made by the function Header
 	SourceIP string
 	Body     string
 	IsBase64 bool
 }
 
-// A Response is what the responses to them have in common.
+// A Response has what all kinds of responses have in common.
 type Response struct {
 	StatusCode int
 	Headers    map[string]string
 	Body       string
 }
 
-// Header makes a header of an event's headers and, where it has them, multiValueHeaders. These have every value, while
-// the former keep only the last one, and a second signature must not go unseen.
-//
-// Names come in lower case or as the client wrote them, so that one header may be under several names. It is Add that
-// brings them together.
+// Header returns the header of an event. It reads multiValueHeaders if the
+// event has them: headers keep only the last value, and a second signature must
+// not go unseen.
 func Header(headers map[string]string, multiValueHeaders map[string][]string) http.Header {
+	// Add joins a header that comes under several names, which differ in case.
 	header := make(http.Header)
 	for name, values := range multiValueHeaders {
 		for _, value := range values {
@@ -58,10 +57,11 @@ func Header(headers map[string]string, multiValueHeaders map[string][]string) ht
 	return header
 }
 
-// Serve lets handler answer the request of an event.
+// Serve returns handler's response to the request of an event.
 //
-// It returns no error, and the function should not either: the platform would answer 502, which has Mailtrap send the
-// delivery again as well, but hides why.
+// A body that is not base64 though the event says so is answered 400. The
+// function should return no error either: the platform would answer 502 and
+// hide the reason.
 func Serve(ctx context.Context, handler http.Handler, event Event) Response {
 	w := &recorder{header: make(http.Header)}
 	r, err := event.request()
@@ -76,10 +76,10 @@ func Serve(ctx context.Context, handler http.Handler, event Event) Response {
 
 func (e Event) request() (*http.Request, error) {
 	body := []byte(e.Body)
-	if e.IsBase64 { // the signature is that of the bytes which were encoded
+	if e.IsBase64 { // the signature covers the bytes before the encoding
 		var err error
 		if body, err = base64.StdEncoding.DecodeString(e.Body); err != nil {
-			return nil, fmt.Errorf("lambdahttp: isBase64Encoded is set but the body is not base64: %w", err)
+			return nil, fmt.Errorf("lambdahttp: isBase64Encoded is set but the body is not base64: pass both on unchanged: %w", err)
 		}
 	}
 	return &http.Request{
@@ -90,13 +90,13 @@ func (e Event) request() (*http.Request, error) {
 		ProtoMinor:    1,
 		Header:        e.Header,
 		Host:          e.Header.Get("Host"),
-		RemoteAddr:    net.JoinHostPort(e.SourceIP, "0"), // events do not have the port
+		RemoteAddr:    net.JoinHostPort(e.SourceIP, "0"), // events have no port
 		Body:          io.NopCloser(bytes.NewReader(body)),
 		ContentLength: int64(len(body)),
 	}, nil
 }
 
-// A recorder is the [http.ResponseWriter] that keeps an answer for the event's response.
+// A recorder is an [http.ResponseWriter] that keeps the response in memory.
 type recorder struct {
 	header http.Header
 	status int
@@ -111,9 +111,6 @@ func (w *recorder) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.body.Write(p)
 }
-
-// SetReadDeadline tells handlers that they need not fear a slow body: it is in memory.
-func (w *recorder) SetReadDeadline(time.Time) error { return nil }
 
 func (w *recorder) response() Response {
 	headers := make(map[string]string)

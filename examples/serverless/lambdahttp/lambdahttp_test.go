@@ -12,7 +12,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/lambdahttp"
 )
 
-func TestServeReturnsWhatTheHandlerAnswers(t *testing.T) {
+func TestServeReturnsTheHandlersResponse(t *testing.T) {
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
 		want    lambdahttp.Response
@@ -25,7 +25,7 @@ func TestServeReturnsWhatTheHandlerAnswers(t *testing.T) {
 			func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") },
 			lambdahttp.Response{StatusCode: 200, Headers: map[string]string{}, Body: "hello"},
 		},
-		"a status, and another one too late": {
+		"two statuses, of which the first counts": {
 			func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(503)
 				_, _ = io.WriteString(w, "busy")
@@ -50,7 +50,7 @@ func TestServeReturnsWhatTheHandlerAnswers(t *testing.T) {
 	}
 }
 
-func TestServeGivesTheHandlerTheContext(t *testing.T) {
+func TestServePassesTheContext(t *testing.T) {
 	type key struct{}
 	ctx := context.WithValue(t.Context(), key{}, "the request's id")
 	var got any

@@ -5,13 +5,15 @@ import (
 	"os/exec"
 )
 
-// A Guarded command is killed when the tests end, however they do: after a panic or a timeout too.
+// A Guarded command is killed when the tests end, also after a panic or a
+// timeout.
 type Guarded struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 }
 
-// script runs a command until it ends, or until stdin has the name of a signal for it or is closed.
+// script runs a command. When stdin has the name of a signal, script sends the
+// signal to the command. When stdin is closed, script kills the command.
 const script = `exec 3<&0
 "$@" &
 command=$!
@@ -22,7 +24,7 @@ status=$?
 kill $guard
 exit $status`
 
-// Guard makes a command that has not been started a guarded one, and starts it.
+// Guard starts cmd as a guarded command.
 func Guard(cmd *exec.Cmd) (*Guarded, error) {
 	cmd.Args = append([]string{"sh", "-c", script, "sh", cmd.Path}, cmd.Args[1:]...)
 	path, err := exec.LookPath("sh")
@@ -37,11 +39,13 @@ func Guard(cmd *exec.Cmd) (*Guarded, error) {
 	return &Guarded{cmd, stdin}, cmd.Start()
 }
 
-// Signal sends the command a signal, which is named as for kill(1). It does nothing if it has sent one before.
+// Signal sends the command a signal, named as for kill(1). A second call does
+// nothing.
 func (g *Guarded) Signal(name string) {
 	_, _ = io.WriteString(g.stdin, name+"\n")
 	_ = g.stdin.Close()
 }
 
-// Wait waits for the command, and returns how it ended.
+// Wait waits for the end of the command and returns its error, as exec.Cmd
+// does.
 func (g *Guarded) Wait() error { return g.cmd.Wait() }

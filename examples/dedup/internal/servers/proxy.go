@@ -7,15 +7,16 @@ import (
 	"testing"
 )
 
-// A Proxy stands before a server. It counts round trips, and can hold up everything.
+// A Proxy forwards connections to a server. It counts round trips and can hold
+// up all bytes.
 type Proxy struct {
 	server  *Server
 	address string
 	trips   atomic.Int64
-	holding sync.RWMutex // held for reading while something is passed on
+	holding sync.RWMutex // held for reading while bytes are forwarded
 }
 
-// NewProxy starts a proxy on loopback, until the test ends.
+// NewProxy starts a proxy on loopback. It stops when the test ends.
 func NewProxy(t *testing.T, server *Server) *Proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,19 +36,20 @@ func NewProxy(t *testing.T, server *Server) *Proxy {
 	})
 	t.Cleanup(func() {
 		listener.Close()
-		all.Wait() // for the clients, which are closed before: they were made after the proxy
+		all.Wait() // clients are made after the proxy, and so close before it
 	})
 	return p
 }
 
-// Address returns the host and the port of the proxy.
+// Address returns the proxy's host and port.
 func (p *Proxy) Address() string { return p.address }
 
-// RoundTrips returns how often a client has sent something and waited for an answer: how often bytes came from a client
-// after some had come from the server, or as the first of a connection.
+// RoundTrips returns how often a client sent bytes and waited for an answer. A
+// round trip begins with a connection's first bytes, and with bytes from a
+// client after bytes from the server.
 func (p *Proxy) RoundTrips() int { return int(p.trips.Load()) }
 
-// Hold holds up all bytes, in both directions, until resume is called.
+// Hold holds up all bytes in both directions until resume is called.
 func (p *Proxy) Hold() (resume func()) {
 	p.holding.Lock()
 	return p.holding.Unlock
@@ -73,7 +75,8 @@ func (p *Proxy) connect(client net.Conn) {
 	ways.Wait()
 }
 
-// pass passes on what comes from one side until either is closed, and then closes both.
+// pass forwards bytes from one side until either side is closed. It then closes
+// both.
 func (p *Proxy) pass(to, from net.Conn, came func()) {
 	defer to.Close()
 	defer from.Close()

@@ -1,5 +1,6 @@
-// Package servers starts the servers that the tests use, from the machine's own packages and without touching a server
-// that is already there: each has a directory of its own, and listens on nothing but a socket in it.
+// Package servers starts the servers of the tests from the machine's packages.
+// It touches no running server: each server has a directory of its own and
+// listens only on a socket in it.
 package servers
 
 import (
@@ -18,30 +19,30 @@ import (
 	"time"
 )
 
-// A Server is a server that can be killed and started again on the same data.
+// A Server can be killed and started again on the same data.
 type Server struct {
 	Network, Address string // to connect to
 
 	// Start starts the server again.
 	Start func() error
 
-	// Kill ends the server as a crash would: it has no time to write anything down.
+	// Kill ends the server as a crash does: it writes nothing more to the disk.
 	Kill func() error
 }
 
 // Restart kills the server and starts it again.
 func (s *Server) Restart() error { return errors.Join(s.Kill(), s.Start()) }
 
-// A Use says where to put which server for the tests of a package.
+// A Use names a server that the tests of a package need.
 type Use struct {
-	In    **Server
+	In    **Server // Main stores the server here
 	Start func(dir string) (*Server, error)
 }
 
-// Main runs the tests of a package with servers, and returns the exit status.
+// Main runs the tests of a package with servers and returns the exit status.
 func Main(m *testing.M, uses ...Use) int {
 	for _, use := range uses {
-		dir, err := os.MkdirTemp("", "dedup") // a short name, since that of a socket must not be over 107 bytes
+		dir, err := os.MkdirTemp("", "dedup") // a short name: the path of a socket has at most 107 bytes
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -58,16 +59,17 @@ func Main(m *testing.M, uses ...Use) int {
 	return m.Run()
 }
 
-// Redis starts a redis-server that has on disk what it has acknowledged.
+// Redis starts a redis-server that writes to the disk before it acknowledges.
 func Redis(dir string) (*Server, error) { return startRedis(dir) }
 
-// RedisCluster starts a redis-server that is a cluster of one node, as strict about slots as one of many.
+// RedisCluster starts a redis-server as a cluster of one node. It is as strict
+// about slots as a larger cluster.
 func RedisCluster(dir string) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	busPort := listener.Addr().(*net.TCPAddr).Port // which no other node will ever connect to
+	busPort := listener.Addr().(*net.TCPAddr).Port // no other node will connect
 	listener.Close()
 	s, err := startRedis(dir, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPort), "--bind", "127.0.0.1")
 	if err != nil {
@@ -82,7 +84,7 @@ func RedisCluster(dir string) (*Server, error) {
 func startRedis(dir string, args ...string) (*Server, error) {
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
-		return nil, errors.New("redis-server is not there: apt-get install redis-server")
+		return nil, errors.New("redis-server is missing: apt-get install redis-server")
 	}
 	s := &Server{Network: "unix", Address: filepath.Join(dir, "redis.sock")}
 	args = append([]string{
@@ -98,13 +100,14 @@ func startRedis(dir string, args ...string) (*Server, error) {
 	}
 	s.Kill = func() error {
 		running.Signal("KILL")
-		_ = running.Wait() // which says that it was killed
+		_ = running.Wait() // returns that the server was killed
 		return nil
 	}
 	return s, s.Start()
 }
 
-// ask sends a command to a redis-server and wants an answer.
+// ask sends a command to a redis-server and returns an error unless the answer
+// is want.
 func (s *Server) ask(command, want string) error {
 	conn, err := net.Dial(s.Network, s.Address)
 	if err != nil {
@@ -117,7 +120,7 @@ func (s *Server) ask(command, want string) error {
 	}
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if got := strings.TrimSpace(line); got != want {
-		return fmt.Errorf("%s is answered %q: %w", command, got, err)
+		return fmt.Errorf("the answer to %s is %q: %w", command, got, err)
 	}
 	return nil
 }
@@ -132,17 +135,18 @@ func await(log string, ping func() error) error {
 		}
 		if time.Now().After(deadline) {
 			said, _ := os.ReadFile(log)
-			return fmt.Errorf("the server does not come up: %w\n%s", err, said)
+			return fmt.Errorf("the server does not start: %w\n%s", err, said)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// Postgres starts a PostgreSQL server with an empty database postgres and a superuser postgres without a password.
+// Postgres starts a PostgreSQL server. It has an empty database postgres and a
+// superuser postgres without a password.
 func Postgres(dir string) (*Server, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/pg_ctl")
 	if err != nil || len(found) == 0 {
-		return nil, errors.New("/usr/lib/postgresql/*/bin/pg_ctl is not there: apt-get install postgresql")
+		return nil, errors.New("/usr/lib/postgresql/*/bin/pg_ctl is missing: apt-get install postgresql")
 	}
 	bin := filepath.Dir(found[len(found)-1])
 	as, err := notRoot(dir)
@@ -172,22 +176,23 @@ func Postgres(dir string) (*Server, error) {
 		})
 	}
 	s.Kill = func() error {
-		running.Signal("QUIT") // the server ends all of its processes at once and writes nothing down
+		running.Signal("QUIT") // ends all processes of the server at once
 		_ = running.Wait()
 		return nil
 	}
 	return s, s.Start()
 }
 
-// notRoot gives the directory to the user postgres and says how to run as that user, where this is root: PostgreSQL
-// refuses to run as root.
+// notRoot returns the attributes of a process that does not run as root,
+// because PostgreSQL refuses root. For root, it gives the directory to the user
+// postgres and returns that user's attributes.
 func notRoot(dir string) (*syscall.SysProcAttr, error) {
 	if os.Getuid() != 0 {
 		return nil, nil
 	}
 	postgres, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, fmt.Errorf("no user to run PostgreSQL as: apt-get install postgresql: %w", err)
+		return nil, fmt.Errorf("no user postgres: apt-get install postgresql: %w", err)
 	}
 	uid, uidErr := strconv.Atoi(postgres.Uid)
 	gid, gidErr := strconv.Atoi(postgres.Gid)

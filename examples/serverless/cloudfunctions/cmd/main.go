@@ -1,5 +1,5 @@
-// Cmd runs the function of cloudfunctions on this machine, to try it. Google Cloud has a main function of its own in
-// its place, and limits how long a request may take, which this server does not.
+// Cmd runs the function of cloudfunctions on your machine, for a try. Google
+// Cloud replaces it with its own main function. This server has no time limit.
 package main
 
 import (

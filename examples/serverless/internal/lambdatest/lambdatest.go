@@ -1,4 +1,4 @@
-// Package lambdatest plays AWS's part in the tests of the Lambda functions.
+// Package lambdatest plays AWS in the tests of the Lambda functions.
 package lambdatest
 
 import (
@@ -22,23 +22,26 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/webhook"
 )
 
-// A Door is what stands before the function.
+// A Door is the AWS service in front of the function.
 type Door struct {
-	Function func(http.Handler) any                         // the program's
-	Put      func(document Document, r webhooktest.Request) // puts the method and the header into an event
+	// Function returns the program's Lambda function.
+	Function func(http.Handler) any
+
+	// Put puts the method and the header of r into an event.
+	Put func(document Document, r webhooktest.Request)
 }
 
-// The event documents of each door: as it sends a JSON delivery, and as it sends one in JSON Lines, which are base64.
-// Both are signed with [webhooktest.Secret].
+// Each door's event for a delivery in JSON, and for one in JSON Lines as
+// base64. Both deliveries are signed with [webhooktest.Secret].
 const (
 	JSONFile  = "testdata/json.json"
 	LinesFile = "testdata/jsonlines-base64.json"
 )
 
-// A Document is an event.
+// A Document is an event of AWS Lambda.
 type Document map[string]any
 
-// Read returns the event in a file.
+// Read returns the event that a file holds.
 func Read(t *testing.T, file string) Document {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -57,7 +60,7 @@ func (d Document) Object(path ...string) map[string]any {
 	return object
 }
 
-// Bytes returns the event as Lambda passes it.
+// Bytes returns the JSON that Lambda passes.
 func (d Document) Bytes(t *testing.T) []byte {
 	t.Helper()
 	text, err := json.Marshal(d)
@@ -90,17 +93,16 @@ func PutVersion1(d Document, r webhooktest.Request) {
 	}
 }
 
-// # The function
-
-// Invoke gives an event to a function, as Lambda does, and returns its answer.
+// Invoke calls a function with an event, as Lambda does, and returns the
+// answer.
 func Invoke(t *testing.T, function any, event []byte) webhooktest.Answer {
 	t.Helper()
 	output, err := lambda.NewHandler(function).Invoke(t.Context(), event)
-	require.NoError(t, err, "the platform would answer 502")
+	require.NoError(t, err, "AWS would answer 502")
 	return answerOf(t, output)
 }
 
-// answerOf reads the output of a function as the platform does.
+// answerOf decodes the output of a function as AWS does.
 func answerOf(t *testing.T, output []byte) webhooktest.Answer {
 	t.Helper()
 	var response struct {
@@ -110,7 +112,7 @@ func answerOf(t *testing.T, output []byte) webhooktest.Answer {
 		IsBase64   bool              `json:"isBase64Encoded"`
 	}
 	require.NoError(t, json.Unmarshal(output, &response))
-	require.NotNil(t, response.StatusCode, "the platform would answer 200 to everything: %s", output)
+	require.NotNil(t, response.StatusCode, "AWS would answer 200 to everything: %s", output)
 	require.False(t, response.IsBase64)
 	if *response.StatusCode != http.StatusOK {
 		require.Equal(t, http.StatusText(*response.StatusCode)+"\n", response.Body)
@@ -122,7 +124,7 @@ func answerOf(t *testing.T, output []byte) webhooktest.Answer {
 	return webhooktest.Answer{Status: *response.StatusCode, Header: header}
 }
 
-// Test checks a function.
+// Test checks a Lambda function.
 func Test(t *testing.T, door Door) {
 	for name, encode := range map[string]func(Document, string){
 		"text": func(d Document, body string) { d["body"], d["isBase64Encoded"] = body, false },
@@ -151,13 +153,13 @@ func testBodies(t *testing.T, door Door) {
 		status int
 		called int
 	}{
-		"JSON":                       {JSONFile, func(Document) {}, 200, 1},
-		"JSON Lines":                 {LinesFile, func(Document) {}, 200, 3},
-		"broken base64":              {LinesFile, func(d Document) { d["body"] = "%" + d["body"].(string) }, 400, 0},
-		"base64 cut off":             {LinesFile, func(d Document) { d["body"] = d["body"].(string)[:9] }, 400, 0},
-		"base64 of something else":   {LinesFile, func(d Document) { d["body"] = "e30K" }, 400, 0},
-		"base64 that is not said so": {LinesFile, func(d Document) { d["isBase64Encoded"] = false }, 400, 0},
-		"text that is said to be base64": {
+		"JSON":                     {JSONFile, func(Document) {}, 200, 1},
+		"JSON Lines":               {LinesFile, func(Document) {}, 200, 3},
+		"broken base64":            {LinesFile, func(d Document) { d["body"] = "%" + d["body"].(string) }, 400, 0},
+		"base64 cut off":           {LinesFile, func(d Document) { d["body"] = d["body"].(string)[:9] }, 400, 0},
+		"base64 of something else": {LinesFile, func(d Document) { d["body"] = "e30K" }, 400, 0},
+		"base64 declared as text":  {LinesFile, func(d Document) { d["isBase64Encoded"] = false }, 400, 0},
+		"text declared as base64": {
 			JSONFile, func(d Document) { d["isBase64Encoded"] = true }, 400, 0,
 		},
 		"null":           {JSONFile, func(d Document) { d["body"] = nil }, 400, 0},
@@ -181,7 +183,8 @@ func testBodies(t *testing.T, door Door) {
 	}
 }
 
-// Request returns the request that the handler of a function gets, and its body.
+// Request returns the request that a function passes to its handler, and the
+// body.
 func Request(t *testing.T, door Door, d Document) (got *http.Request, body string) {
 	t.Helper()
 	function := door.Function(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -193,17 +196,16 @@ func Request(t *testing.T, door Door, d Document) (got *http.Request, body strin
 	return got, body
 }
 
-// # The program
-
-// TestProgram runs the program as Lambda does, with an API at which it gets its events and leaves its responses.
+// TestProgram runs the program as Lambda does. An API hands out the events and
+// takes the responses.
 func TestProgram(t *testing.T) {
 	api := newRuntimeAPI()
 	server := httptest.NewServer(api)
-	t.Cleanup(server.Close) // after the end of the program, which waits there for events
+	t.Cleanup(server.Close) // after the program has ended, which waits there for events
 	address := "AWS_LAMBDA_RUNTIME_API=" + strings.TrimPrefix(server.URL, "http://")
 
 	webhooktest.RequireNeedsSecret(t, webhooktest.Self(t), address)
-	require.Empty(t, api.asked, "it asked for events though it had no secret")
+	require.Empty(t, api.asked, "the program asked for events without a secret")
 
 	printed, _ := webhooktest.Start(t, webhooktest.Self(t), address)
 	forged := Read(t, JSONFile)
@@ -227,10 +229,11 @@ func TestProgram(t *testing.T) {
 	webhooktest.RequireNothingPersonal(t, printed())
 }
 
-// A runtimeAPI is the one of https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
+// A runtimeAPI is Lambda's runtime API, which is described at
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
 type runtimeAPI struct {
 	http.ServeMux
-	asked     chan struct{} // has an element when a program has asked for an event
+	asked     chan struct{} // has an element once a program asked for an event
 	events    chan invocation
 	responses chan result
 }
@@ -282,14 +285,14 @@ func (api *runtimeAPI) take(w http.ResponseWriter, r *http.Request) {
 	api.responses <- result{r.PathValue("id"), r.PathValue("verdict"), output}
 }
 
-// invoke has the program handle an event.
+// invoke hands an event to the program and returns the program's output.
 func (api *runtimeAPI) invoke(ctx context.Context, id string, event []byte) (output []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	select {
 	case api.events <- invocation{id, event}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the program asks for no events: %w", ctx.Err())
+		return nil, fmt.Errorf("the program does not ask for an event: %w", ctx.Err())
 	}
 	select {
 	case got := <-api.responses:

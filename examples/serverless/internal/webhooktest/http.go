@@ -19,7 +19,7 @@ func SendTo(url string) Send {
 		req, err := http.NewRequestWithContext(t.Context(), r.Method, url, strings.NewReader(r.Body))
 		require.NoError(t, err)
 		for name, values := range r.Header {
-			req.Header[name] = values // in the case that it is in
+			req.Header[name] = values // keeps the case of the name
 		}
 		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 		resp, err := client.Do(req)
@@ -44,13 +44,15 @@ func FreePort() (string, error) {
 	return port, listener.Close()
 }
 
-// Listens waits until something listens at a port of 127.0.0.1. If ended has an error, it returns that.
+// Listens waits until something listens at a port of 127.0.0.1. It returns an
+// error that comes from ended before.
 func Listens(port string, ended <-chan error) error {
 	tooLate := time.After(time.Minute)
 	for {
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", port), time.Minute)
 		if err == nil {
-			itself := conn.LocalAddr().String() == conn.RemoteAddr().String() // which happens among such ports
+			// A connection to a free port in this range can reach itself.
+			itself := conn.LocalAddr().String() == conn.RemoteAddr().String()
 			if err := conn.Close(); err != nil || !itself {
 				return err
 			}
@@ -59,8 +61,8 @@ func Listens(port string, ended <-chan error) error {
 		case err := <-ended:
 			return err
 		case <-tooLate:
-			return errors.New("nothing listens at the port")
-		case <-time.After(10 * time.Millisecond): // ask again
+			return errors.New("nothing listens at the port: see what the program printed")
+		case <-time.After(10 * time.Millisecond): // try again
 		}
 	}
 }

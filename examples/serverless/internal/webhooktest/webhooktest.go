@@ -1,9 +1,11 @@
-// Package webhooktest plays Mailtrap's part in the tests of the functions, whatever platform they are on.
+// Package webhooktest plays Mailtrap in the tests of the functions of all
+// platforms.
 package webhooktest
 
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,25 +29,23 @@ import (
 // Secret is the signing secret of all tests.
 const Secret = "0123456789abcdef0123456789abcdef"
 
-// # Deliveries
-
-// A Request is what somebody sends. The names of its header are in the case in which they are sent.
+// A Request is sent to a function. The names of its header keep their case.
 type Request struct {
 	Method string
 	Header map[string][]string
 	Body   string
 }
 
-// An Answer is what came back.
+// An Answer is a function's answer to a Request.
 type Answer struct {
 	Status int
 	Header http.Header
 }
 
-// Send has a platform give a request to the function.
+// A Send lets a platform pass a request to the function.
 type Send func(t *testing.T, r Request) Answer
 
-// A format is one in which Mailtrap sends events.
+// A format is one of Mailtrap's two payload formats.
 type format struct {
 	contentType string
 	pack        func(events ...string) string
@@ -60,7 +60,7 @@ var formats = map[string]format{
 	}},
 }
 
-// events are three of one mail. Their text is such as encoders like to change.
+// events are three events of one mail. Encoders change texts like these.
 var events = []string{
 	`{"event":"delivery","timestamp":1728669700,"category":"Grüße <&> 日本\u2028 \/","message_id":"m-1",` +
 		`"email":"receiver@example.com","event_id":"e-1"}`,
@@ -68,7 +68,7 @@ var events = []string{
 	`{"event":"click","timestamp":1728669702,"message_id":"m-1","email":"receiver@example.com","event_id":"e-3"}`,
 }
 
-// Signed returns a request as Mailtrap sends it.
+// Signed returns a request that is signed as Mailtrap's are.
 func Signed(contentType, body string) Request {
 	return Request{
 		Method: http.MethodPost,
@@ -94,9 +94,7 @@ func (r Request) with(name string, values ...string) Request {
 	return r
 }
 
-// # The receiver
-
-// A receiver is the program's handler, but that it remembers what the callback was called for.
+// A receiver has the program's handler and a callback that remembers its calls.
 type receiver struct {
 	handler *mailtrapwebhook.Handler
 	log     logBuffer
@@ -129,7 +127,8 @@ func (r *receiver) onEvent(_ context.Context, ev mailtrapwebhook.Event) error {
 	return nil
 }
 
-// takeCalled returns the events that the callback has been called for since the last time.
+// takeCalled returns the names of the events that the callback was called for
+// since the last takeCalled.
 func (r *receiver) takeCalled() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,7 +137,7 @@ func (r *receiver) takeCalled() []string {
 	return called
 }
 
-// A logBuffer keeps what is logged in a server's goroutine.
+// A logBuffer keeps a log. It is safe for concurrent use.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -156,16 +155,15 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-// # The tests
-
-// Test checks a function. serve starts an instance of it that gives its requests to handler.
+// Test checks a function. serve starts an instance of the function that passes
+// its requests to handler.
 func Test(t *testing.T, serve func(t *testing.T, handler *mailtrapwebhook.Handler) Send) {
 	for name, f := range formats {
 		t.Run(name, func(t *testing.T) {
 			body := f.pack(events...)
 			t.Run("answers", func(t *testing.T) { testAnswers(t, serve, Signed(f.contentType, body)) })
 			t.Run("handles a retry once", func(t *testing.T) { testRetry(t, serve, Signed(f.contentType, body)) })
-			t.Run("has failures sent again", func(t *testing.T) { testFailure(t, serve, Signed(f.contentType, body)) })
+			t.Run("has Mailtrap repeat failures", func(t *testing.T) { testFailure(t, serve, Signed(f.contentType, body)) })
 		})
 	}
 }
@@ -217,7 +215,8 @@ func testAnswers(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) 
 	}
 }
 
-// The retry comes to another instance, which shares nothing but the store with the first.
+// testRetry sends the retry to another instance. The instances share the store
+// and nothing else.
 func testRetry(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) Send, request Request) {
 	store := new(mailtrapwebhook.MemoryDeduplicator)
 	for _, want := range [][]string{{"delivery", "open", "click"}, nil} {
@@ -242,11 +241,14 @@ func testFailure(t *testing.T, serve func(*testing.T, *mailtrapwebhook.Handler) 
 	require.Equal(t, []string{"open"}, r.takeCalled())
 }
 
-// TestLive checks the program as it is, with a delivery in each format and the same ones forged, and returns them.
+// TestLive checks the program itself. It sends a delivery in each format,
+// signed and forged, and returns the requests. The formats have different
+// messages, or the program would skip the second as a duplicate.
 func TestLive(t *testing.T, send Send) (sent []Request) {
 	t.Helper()
 	for _, f := range formats {
-		good := Signed(f.contentType, f.pack(events...))
+		body := strings.ReplaceAll(f.pack(events...), "m-1", crand.Text())
+		good := Signed(f.contentType, body)
 		forged := good.with(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign([]byte(good.Body), "guessed"))
 		require.Equal(t, 200, send(t, good).Status)
 		require.Equal(t, 400, send(t, forged).Status)
@@ -255,7 +257,8 @@ func TestLive(t *testing.T, send Send) (sent []Request) {
 	return sent
 }
 
-// RequireNothingPersonal checks what is logged.
+// RequireNothingPersonal fails the test if the log has a secret, an address or
+// a signature of the requests.
 func RequireNothingPersonal(t *testing.T, log string, requests ...Request) {
 	t.Helper()
 	require.NotContains(t, log, Secret)
@@ -269,12 +272,11 @@ func RequireNothingPersonal(t *testing.T, log string, requests ...Request) {
 	}
 }
 
-// # Programs
-
-// programVariable is set in the processes in which a test binary is to be the program.
+// programVariable makes the test binary run the program in place of the tests.
 const programVariable = "WEBHOOKTEST_PROGRAM"
 
-// Main is for TestMain: where the test binary is to be the program, it runs main instead of the tests.
+// Main runs the tests, or main if the test binary has to be the program. Call
+// it in TestMain.
 func Main(m *testing.M, main func()) {
 	if os.Getenv(programVariable) != "" {
 		main()
@@ -283,8 +285,10 @@ func Main(m *testing.M, main func()) {
 	os.Exit(m.Run())
 }
 
-// SetSecret is for packages that want the secret when they are initialized. Let a variable of the test have its result:
-// variables come before the functions named init. Where the test binary is to be the program, it sets nothing.
+// SetSecret sets the secret for packages that read it in an init function.
+// Assign its result to a variable of the test's package: Go initializes
+// variables before it calls init. If the test binary has to be the program,
+// SetSecret sets nothing.
 func SetSecret() (err error) {
 	if os.Getenv(programVariable) == "" {
 		err = os.Setenv(webhook.SecretVariable, Secret)
@@ -292,7 +296,7 @@ func SetSecret() (err error) {
 	return err
 }
 
-// Self returns the test binary, which is the program as well.
+// Self returns the file of the test binary, which can also be the program.
 func Self(t *testing.T) (file string) {
 	t.Helper()
 	file, err := os.Executable()
@@ -300,19 +304,23 @@ func Self(t *testing.T) (file string) {
 	return file
 }
 
-// command returns what starts the program in file with env added to its environment, in which there is no secret.
+// command returns a command for the program in file. Its environment has env
+// and no secret.
 func command(ctx context.Context, t *testing.T, file string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, file)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, webhook.SecretVariable+"=")
 	})
-	coverage := "GOCOVERDIR=" + t.TempDir() // without which "go test -cover" has it print a warning
+	// Without this variable the program prints a warning under "go test
+	// -cover".
+	coverage := "GOCOVERDIR=" + t.TempDir()
 	cmd.Env = append(append(cmd.Env, programVariable+"=1", coverage), env...)
 	return cmd
 }
 
-// RequireNeedsSecret checks that the program does not start without a secret, and says why.
+// RequireNeedsSecret fails the test unless the program ends without a secret
+// and prints the reason.
 func RequireNeedsSecret(t *testing.T, file string, env ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -327,8 +335,8 @@ func RequireNeedsSecret(t *testing.T, file string, env ...string) {
 	}
 }
 
-// Start starts the program with the secret, and ends it with the test. What the program has printed is there as soon as
-// it goes on, since it prints to a file.
+// Start starts the program with the secret and kills it when the test ends. The
+// program prints to a file, so printed returns all of its output so far.
 func Start(t *testing.T, file string, env ...string) (printed func() string, ended <-chan error) {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "output"))
@@ -339,11 +347,11 @@ func Start(t *testing.T, file string, env ...string) (printed func() string, end
 	waited := make(chan error, 1)
 	gone := make(chan struct{})
 	go func() {
-		waited <- fmt.Errorf("the program has ended: %v", cmd.Wait())
+		waited <- fmt.Errorf("the program ended: %v", cmd.Wait())
 		close(gone)
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // as platforms do in the end
+		_ = cmd.Process.Kill() // as platforms do
 		<-gone
 		require.NoError(t, out.Close())
 	})

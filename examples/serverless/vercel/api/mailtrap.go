@@ -1,13 +1,15 @@
-// Package handler receives Mailtrap's webhooks in a Vercel function, at /api/mailtrap.
+// Package handler receives Mailtrap's webhooks in a Vercel function at
+// /api/mailtrap.
 //
-// Vercel wants the directory api at the root of the project, beside go.mod, with one file for each function, whose
-// package is not main. Copy this file there and the package webhook to another directory, import it from there, and set
-// MAILTRAP_SIGNING_SECRET among the project's environment variables and a maxDuration of 30 seconds for api/mailtrap.go
-// in vercel.json.
+// Vercel expects the directory api at the root of the project, beside go.mod.
+// It has one file for each function, and the package is not main. Copy this
+// file there and the package webhook to another directory. Set
+// MAILTRAP_SIGNING_SECRET among the project's environment variables. In
+// vercel.json, give api/mailtrap.go a maxDuration of 30 seconds.
 //
-// Every request gets the answer of the Handler, and no event is acknowledged unless onEvent has returned nil. What is
-// not acknowledged comes again, and what had been handled comes with it unless there is a store: see the package
-// webhook.
+// Every request gets the answer of the Handler. An event is acknowledged when
+// onEvent has returned nil. Mailtrap repeats a delivery that is not
+// acknowledged: the package webhook says which events are then handled again.
 package handler
 
 import (
@@ -16,13 +18,12 @@ import (
 	"os"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/webhook"
 )
 
 var receiver *mailtrapwebhook.Handler
 
-// Vercel has a main function of its own, so that init is where an instance starts.
+// Vercel has its own main function, so an instance starts in init.
 func init() {
 	var err error
 	if receiver, err = webhook.New(os.Getenv(webhook.SecretVariable)); err != nil {
@@ -30,5 +31,6 @@ func init() {
 	}
 }
 
-// Handler is the function that Vercel calls: the first one in the file that is exported and has these parameters.
+// Handler is the function that Vercel calls: the first exported function in the
+// file that has these parameters.
 func Handler(w http.ResponseWriter, r *http.Request) { receiver.ServeHTTP(w, r) }

@@ -13,7 +13,7 @@ import (
 
 var errSecret = webhooktest.SetSecret()
 
-// serve is what Vercel's main function does with Handler.
+// serve serves Handler as Vercel's main function does.
 func serve(t *testing.T) webhooktest.Send {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(Handler))

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// A listening is a program that listens until end is called.
+type listening struct {
+	address        string
+	stdout, stderr bytes.Buffer // read them after end
+	cancel         context.CancelFunc
+	status         chan int
+}
+
+func startListening(t *testing.T, secret string) *listening {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &listening{cancel: cancel, status: make(chan int, 1)}
+	read, write := io.Pipe()
+	go func() {
+		status := run(ctx, []string{"-listen", "127.0.0.1:0"}, environment(secret), &l.stdout,
+			io.MultiWriter(&l.stderr, write))
+		write.Close()
+		l.status <- status
+	}()
+	line, err := bufio.NewReader(read).ReadString('\n')
+	require.NoError(t, err, "the program does not listen")
+	go io.Copy(io.Discard, read)
+	_, err = fmt.Sscanf(line, "listening on %s", &l.address)
+	require.NoError(t, err, line)
+	l.address = strings.TrimSuffix(l.address, ",")
+	return l
+}
+
+func (l *listening) end(t *testing.T) (status int) {
+	t.Helper()
+	l.cancel()
+	select {
+	case status := <-l.status:
+		return status
+	case <-time.After(time.Minute):
+		t.Fatal("the program does not end")
+		return 0
+	}
+}
+
+func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
+	l := startListening(t, testSecret+"\n") // as a file has it
+	mailtrap := newSender(l.address, testSecret)
+	defer mailtrap.client.CloseIdleConnections()
+	send := func(format mailtrapwebhook.Format, body, secret string) int {
+		t.Helper()
+		signature := mailtrapwebhook.Sign([]byte(body), secret)
+		status, err := mailtrap.send(t.Context(), "any/path", format, []byte(body), signature)
+		require.NoError(t, err)
+		return status
+	}
+	const (
+		envelope = `{"events":[
+			{"event":"bounce","timestamp":1728669700,"message_id":"m-1","email":"a@example.com","event_id":"e-1",
+			 "response":"no such user"},
+			{"event":"activity_log.user.login","description":"logged in with SSO","actor":{"id":1,"name":"Ann"},
+			 "timestamp":1735830138}]}`
+		lines = `{"event":"inbound.message_received","timestamp":1788113042436,"inbox_id":11,"message_id":"22",` +
+			`"from":"\u001b[2Jevil\n <c@example.com>"}` + "\n" +
+			`{"event":"brand new","timestamp":1788113042}` + "\n" +
+			`{"event":` + "\n"
+		forged = `{"events":[{"event":"spam","timestamp":1728669700,"message_id":"m-2","email":"x@example.com"}]}`
+	)
+	require.Equal(t, http.StatusOK, send(formatJSON, envelope, testSecret))
+	require.Equal(t, http.StatusOK, send(formatLines, lines, testSecret))
+	require.Equal(t, http.StatusBadRequest, send(formatJSON, forged, "another secret"))
+	require.Equal(t, http.StatusOK, send(formatJSON, envelope, testSecret), "the retry")
+
+	require.Equal(t, exitOK, l.end(t), &l.stderr)
+	got := strings.Split(strings.TrimSuffix(l.stdout.String(), "\n"), "\n")
+	require.Len(t, got, 5, l.stdout.String())
+	require.Equal(t, []string{
+		"2024-10-11T18:01:40Z  bounce        message m-1 to a@example.com: no such user",
+		"2025-01-02T15:02:18Z  activity_log.user.login  Ann logged in with SSO",
+		"2026-08-30T18:04:02Z  inbound.message_received  inbox 11, message 22 from \ufffd[2Jevil\ufffd <c@example.com>",
+		"-                     brand new     unknown, 44 bytes",
+	}, got[:4])
+	require.Contains(t, got[4], "unknown, 9 bytes: ")
+	require.Equal(t, 1, strings.Count(l.stderr.String(), "status=400"), &l.stderr)
+	require.Contains(t, l.stderr.String(), "duplicates=2", "a repeated delivery does not show")
+	require.NotContains(t, l.stderr.String(), "example.com")
+
+	_, err := net.DialTimeout("tcp", l.address, time.Second)
+	require.Error(t, err, "the program still listens")
+}
+
+func TestListenAcknowledgesNoEventThatItCannotPrint(t *testing.T) {
+	verifier, err := mailtrapwebhook.NewVerifier(testSecret)
+	require.NoError(t, err)
+	read, stderr := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- listen(ctx, "127.0.0.1:0", verifier, brokenWriter{}, stderr) }()
+	line, err := bufio.NewReader(read).ReadString('\n')
+	require.NoError(t, err)
+	go io.Copy(io.Discard, read)
+	address, _, _ := strings.Cut(strings.TrimPrefix(line, "listening on "), ",")
+
+	mailtrap := newSender(address, testSecret)
+	defer mailtrap.client.CloseIdleConnections()
+	body := []byte(`{"events":[{"event":"open","message_id":"m-1","event_id":"e-1"}]}`)
+	status, err := mailtrap.send(ctx, "", formatJSON, body, mailtrapwebhook.Sign(body, testSecret))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusInternalServerError, status)
+	cancel()
+	require.NoError(t, <-ended)
+}
+
+func TestServeWaitsForDeliveriesThatHaveBegun(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cancel()
+		time.Sleep(100 * time.Millisecond)
+		select {
+		case err := <-ended:
+			ended <- err
+			w.WriteHeader(http.StatusTeapot)
+		default:
+		}
+	})
+	server := newServer(handler, discard)
+	require.NotZero(t, server.ReadHeaderTimeout)
+	require.NotZero(t, server.ReadTimeout)
+	require.NotZero(t, server.WriteTimeout)
+	require.NotZero(t, server.IdleTimeout)
+	go func() { ended <- serve(ctx, server, listener) }()
+
+	mailtrap := newSender(listener.Addr().String(), testSecret)
+	defer mailtrap.client.CloseIdleConnections()
+	status, err := mailtrap.send(t.Context(), "", formatJSON, nil, "")
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status)
+	require.NoError(t, <-ended)
+}
