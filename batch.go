@@ -23,7 +23,7 @@ type batch struct {
 	store   storeCalls
 
 	mu      sync.Mutex
-	failure error       // the first that makes the answer 500
+	failure failure     // the first that makes the answer 500
 	final   *Report     // the counts that are answered, set when no callback is to start any more
 	marking *time.Timer // nil: nothing waits to be told to the store
 	marked  time.Time   // when the store was last told
@@ -239,10 +239,10 @@ func (b *batch) judge(it *item, err error) {
 		it.result = dropping
 	case err == errOverran:
 		it.result = overran
-		b.fail("OnEvent", it, err)
+		b.fail(failure{callback: b.callback(), key: it.key, err: err})
 	default:
 		it.result = failed
-		b.fail("OnEvent", it, err)
+		b.fail(failure{callback: b.callback(), key: it.key, err: err})
 	}
 }
 
@@ -252,15 +252,37 @@ func (b *batch) tooOld(it *item) bool {
 	return b.h.GiveUpAfter > 0 && it.time.Year() > 2020 && b.started.Sub(it.time) > b.h.GiveUpAfter
 }
 
-// fail remembers the first failure for the answer. The caller holds mu.
-func (b *batch) fail(callback string, it *item, err error) {
-	switch {
-	case b.failure != nil:
-	case callback == "OnEvent" && b.h.OnDelivery != nil:
-		b.failure = fmt.Errorf("mailtrapwebhook: OnDelivery failed: %w", err)
-	default:
-		b.failure = fmt.Errorf("mailtrapwebhook: %s failed, first for the event with key %s: %w", callback, it.key, err)
+// A failure is why an event failed.
+type failure struct {
+	callback string
+	key      string
+	err      error
+	dropping error // why OnDrop was asked, or nil
+}
+
+// error returns the failure for the answer. It must not be called under a lock:
+// the methods of an error may be the caller's.
+func (f failure) error() error {
+	text := fmt.Sprintf("%s failed, first for the event with key %s: %s", f.callback, f.key, textOf(f.err))
+	if f.dropping != nil {
+		text += "; the event was to be dropped because of: " + textOf(f.dropping)
 	}
+	return &explainedError{text, f.err}
+}
+
+// fail remembers the first failure. The caller holds mu.
+func (b *batch) fail(f failure) {
+	if b.failure.err == nil {
+		b.failure = f
+	}
+}
+
+// callback is the name of the function that events are handed to.
+func (b *batch) callback() string {
+	if b.h.OnDelivery != nil {
+		return "OnDelivery"
+	}
+	return "OnEvent"
 }
 
 // finish ends the work on the delivery: it tells the store the rest. What
@@ -307,16 +329,6 @@ func (b *batch) count() *Report {
 	return r
 }
 
-// firstFailure returns the failure that the answer names.
-func (b *batch) firstFailure() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failure == nil {
-		return errOverran // never acknowledge a failed event, whatever went wrong above
-	}
-	return b.failure
-}
-
 var errNoTime = errors.New("mailtrapwebhook: there was no time left to call the callback for every event:" +
 	" raise Concurrency, or let the callback store or enqueue the event and return")
 
@@ -324,7 +336,10 @@ var errNoTime = errors.New("mailtrapwebhook: there was no time left to call the 
 func (b *batch) outcome() error {
 	switch {
 	case b.final.Failed > 0:
-		return b.firstFailure()
+		b.mu.Lock()
+		f := b.failure
+		b.mu.Unlock()
+		return f.error()
 	case b.final.Held > 0:
 		return refuse(http.StatusServiceUnavailable, "another delivery holds events of this one:"+
 			" the retry will find them handled or free")

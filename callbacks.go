@@ -287,8 +287,8 @@ func (c *callContext) Value(key any) any {
 	return c.parent.Value(key)
 }
 
-// inTime calls f and returns its error. If ctx ends first, inTime returns the
-// error of ctx, even if f does not return.
+// inTime calls f and returns its error. If ctx ends first, inTime does not wait
+// for f and returns an error that wraps that of ctx.
 func inTime(ctx context.Context, f func(ctx context.Context) error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -300,7 +300,7 @@ func inTime(ctx context.Context, f func(ctx context.Context) error) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return fmt.Errorf("it did not return in time: %w", context.Cause(ctx))
 	}
 }
 

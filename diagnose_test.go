@@ -29,7 +29,7 @@ func TestDiagnoseWrapsTheErrorOfVerify(t *testing.T) {
 		{"a blank secret beside the right one", fixtureBody, fixtureSignature, []string{fixtureSecret, " "},
 			mailtrapwebhook.ErrNoSecret, "signing secret 2 of 2 is blank: pass"},
 		{"no body", "", fixtureSignature, one, mailtrapwebhook.ErrEmptyBody, "the body is empty: verify it before"},
-		{"no signature", fixtureBody, "", one, mailtrapwebhook.ErrMissingSignature, "header is missing or empty: let proxies"},
+		{"no signature", fixtureBody, "", one, mailtrapwebhook.ErrMissingSignature, "header is missing or empty: if Mailtrap sent"},
 		{"a changed body", fixtureBody + "\n", fixtureSignature, one, mailtrapwebhook.ErrInvalidSignature,
 			"a newline was added to the end of the body: verify the raw bytes"},
 		{"a quoted secret", fixtureBody, fixtureSignature, []string{otherSecret, "'" + fixtureSecret + "'\n"},

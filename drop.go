@@ -16,7 +16,7 @@ func (b *batch) drop() {
 	}
 	if b.h.OnDrop == nil {
 		for i := range todo {
-			b.endDrop(todo[i].item, nil, false)
+			b.endDrop(todo[i], nil, false)
 		}
 		return
 	}
@@ -25,23 +25,22 @@ func (b *batch) drop() {
 	c := &calls{
 		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
 		do: func(ctx *callContext, i int) error {
-			ctx.key = todo[i].item.key
-			return b.h.OnDrop(ctx, todo[i].item.event, todo[i].err)
+			d := todo[i]
+			ctx.key = d.item.key
+			return b.h.OnDrop(ctx, d.item.event, d.reason)
 		},
-		done: func(i int, err error, late bool) {
-			b.endDrop(todo[i].item, err, late)
-		},
+		done: func(i int, err error, late bool) { b.endDrop(todo[i], err, late) },
 	}
 	c.run(b.h.concurrency())
 	for _, d := range todo[c.next:] {
-		b.endDrop(d.item, errNoTimeToDrop, false)
+		b.endDrop(d, errNoTimeToDrop, false)
 	}
 }
 
-// A drop is an item to be dropped, and the error that is the reason.
+// A drop is an item to be dropped, with its callback's error.
 type drop struct {
-	item *item
-	err  error
+	item   *item
+	reason error
 }
 
 func (b *batch) toDrop() []drop {
@@ -57,21 +56,22 @@ func (b *batch) toDrop() []drop {
 }
 
 // endDrop drops the item if OnDrop returned nil, and fails it if not.
-func (b *batch) endDrop(it *item, err error, late bool) {
-	b.log.panicked(err, "key", it.key)
-	if b.resolveDrop(it, err) {
+func (b *batch) endDrop(d drop, err error, late bool) {
+	b.log.panicked(err, "key", d.item.key)
+	if b.resolveDrop(d, err) {
 		why := "it failed and is older than GiveUpAfter"
-		if _, permanent := it.err.(*permanentError); permanent {
+		if _, permanent := d.reason.(*permanentError); permanent {
 			why = "its callback failed permanently"
 		}
-		b.log.line(slog.LevelError, "event dropped: "+why, "key", it.key, "err", textOf(it.err))
+		b.log.line(slog.LevelError, "event dropped: "+why, "key", d.item.key, "err", textOf(d.reason))
 	}
 	b.account(err, late)
 	b.markSoon()
 }
 
 // resolveDrop reports whether the item has become a dropped one.
-func (b *batch) resolveDrop(it *item, err error) bool {
+func (b *batch) resolveDrop(d drop, err error) bool {
+	it := d.item
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -85,7 +85,7 @@ func (b *batch) resolveDrop(it *item, err error) bool {
 	default:
 		it.result = failed
 	}
-	b.fail("OnDrop", it, err)
+	b.fail(failure{callback: "OnDrop", key: it.key, err: err, dropping: d.reason})
 	return false
 }
 
@@ -94,7 +94,7 @@ func (b *batch) resolveDrop(it *item, err error) bool {
 func (b *batch) dropLate(items []*item) {
 	for _, it := range items {
 		b.mu.Lock()
-		isDropping, reason := it.result == dropping && b.final != nil, it.err
+		isDropping, d := it.result == dropping && b.final != nil, drop{it, it.err}
 		b.mu.Unlock()
 		if !isDropping {
 			continue // or drop is still to come for it
@@ -102,9 +102,9 @@ func (b *batch) dropLate(items []*item) {
 		err := error(nil)
 		if b.h.OnDrop != nil {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(b.log.ctx), b.h.eventTimeout())
-			err = protect(func() error { return b.h.OnDrop(context.WithValue(ctx, eventKey{}, it.key), it.event, reason) })
+			err = protect(func() error { return b.h.OnDrop(context.WithValue(ctx, eventKey{}, it.key), it.event, d.reason) })
 			cancel()
 		}
-		b.endDrop(it, err, false)
+		b.endDrop(d, err, false)
 	}
 }

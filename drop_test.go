@@ -76,6 +76,7 @@ func TestOnDropThatDoesNotReturnNil(t *testing.T) {
 				require.Equal(t, 2, rig.last().Failed)
 				require.Zero(t, rig.said.count(droppedLine))
 				require.ErrorContains(t, rig.last().Err, "OnDrop failed, first for the event with key delivery/m-a/a")
+				require.ErrorContains(t, rig.last().Err, "to be dropped because of: "+errBoom.Error())
 				time.Sleep(4 * time.Hour)
 				require.Empty(t, store.keysOf("Commit"))
 			})

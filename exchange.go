@@ -161,8 +161,11 @@ func (x *exchange) explain(err error) error {
 		return err // the verifier of a VerifierFor: the request is not to blame
 	case int64(x.body.size) < x.r.ContentLength:
 		return bodyReadBefore(err)
-	case x.body.size == 0, x.body.size > maxDiagnosed, !x.h.mayDiagnose(x.started):
+	case x.body.size == 0, x.body.size > maxDiagnosed:
 		return err
+	case !x.h.mayDiagnose(x.started):
+		return &explainedError{"the signature does not match the body: one mismatch a minute is diagnosed," +
+			" so wait a minute and send it again", err}
 	}
 	if found := Diagnose(x.body.join(), x.signature, x.verifier.current()...); found != nil {
 		return found
@@ -308,7 +311,7 @@ func (x *exchange) conclude(err error) {
 	}
 	args = append(args, r.counts()...)
 	if x.oddity != nil {
-		args = append(args, "cause", textOf(x.oddity))
+		args = append(args, "first_unreadable", textOf(x.oddity))
 	}
 	x.log.line(r.level(), "request answered", args...)
 }

@@ -38,7 +38,7 @@ var (
 	errNobody       = errors.New("the IPAllowlist accepts nobody, because it has no valid prefixes:" +
 		" pass NewIPAllowlist or Set what IPRanges returns")
 	errNotAllowed = errors.New("the client's address is not on the IPAllowlist:" +
-		" refuse the request, update the list, or name your proxy in trustedProxies")
+		" if Mailtrap sent the request, update the list, or name your proxy in trustedProxies")
 	errNotForwarded = errors.New("the trusted proxy sent no " + forwardedHeader + " header:" +
 		" configure it to add the client's address there")
 	errOnlyProxies = errors.New("all addresses in " + forwardedHeader + " are trusted proxies:" +

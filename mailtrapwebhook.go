@@ -99,10 +99,10 @@ type Handler struct {
 	// Verifier checks the signatures. It or VerifierFor is required.
 	Verifier *Verifier
 
-	// VerifierFor, if not nil, returns the verifier for a request, such as that
-	// of the tenant in its path. It must not read the body. A nil Verifier is
-	// answered 403, an error that wraps ErrForbidden 403, one that wraps
-	// ErrUnauthorized 401, and any other error 503.
+	// VerifierFor, if not nil, takes the place of Verifier. It returns the
+	// verifier for a request, such as that of the tenant in its path. It must
+	// not read the body. A nil Verifier is answered 403, an error that wraps
+	// ErrForbidden 403, one that wraps ErrUnauthorized 401, and any other 503.
 	VerifierFor func(*http.Request) (*Verifier, error)
 
 	// OnEvent is called for each event that Dedup has not seen handled. One
@@ -140,10 +140,11 @@ type Handler struct {
 	// OnDrop, if not nil, is called before an event is dropped: for a Permanent
 	// error, or a failure after GiveUpAfter. err is the callback's error. If
 	// OnDrop returns an error, the event is not dropped but fails. Store the
-	// event for a person to look at.
+	// event, under its key, for a person to look at.
 	//
-	// OnDrop runs within a second more than Timeout, so that even an event that
-	// took all the time can be dropped.
+	// ctx ends a second after Timeout at the latest, so that even an event that
+	// took all the time can be dropped. With NoDedup a retry for the sake of
+	// another event drops the event once more.
 	OnDrop func(ctx context.Context, ev Event, err error) error
 
 	// Guards run in order before the body is read. The first error refuses the
@@ -174,9 +175,9 @@ type Handler struct {
 	Timeout time.Duration
 
 	// EventTimeout is the most that one OnEvent or OnDrop call may take. 0
-	// means 5 seconds. While other events wait, a call may take at most half
-	// of the time that is left, and a delivery that is repeated begins with
-	// the events that had no turn.
+	// means 5 seconds. While other events wait, a call may also take at most
+	// half of what is left of Timeout: 4 seconds when 8 are left. A repeated
+	// delivery begins with the events that had no turn.
 	EventTimeout time.Duration
 
 	// GiveUpAfter, if not 0, drops an event that fails when it is older than
@@ -184,7 +185,9 @@ type Handler struct {
 	// 3 hours keeps one event from pausing it. An outage of yours that lasts
 	// longer drops every event that fails; OnDrop can store them.
 	//
-	// An event has no age if its time is absent, before 2021, or in the future.
+	// The age counts from the event's Time, not from the first attempt. An event
+	// has no age if its Time is absent, before 2021, or in the future. An
+	// UnknownEvent has no Time: return nil for kinds that you do not know.
 	GiveUpAfter time.Duration
 
 	// MaxBodyBytes is the most bytes that a body may have. 0 means 8 MiB, many
@@ -202,9 +205,10 @@ type Handler struct {
 	MaxInFlightBytes int64
 
 	// Logger logs a line for each request, each dropped event and each panic,
-	// with the request's context. Nil means slog.Default. A request that is
-	// answered 200 is logged at Debug, with duplicates among its events at
-	// Info, and with events that have an Err at Warn.
+	// with the request's context. Nil means slog.Default. A request answered
+	// 200 is logged at Debug, at Info with duplicates among its events, and at
+	// Warn with events that have an Err. An answer of 4xx is logged at Warn, one
+	// of 5xx at Error, and a delivery that another one holds at Info.
 	Logger *slog.Logger
 
 	// Observe, if not nil, is called with the outcome of every request before
@@ -224,7 +228,7 @@ type Handler struct {
 // [Event].Key, after Scope and a colon where Scope is set. Audit-log and
 // unknown events, and events that a body holds twice, may be equal and yet
 // several: their keys end in the body's digest and their place in it. A retry
-// repeats both. A key is "" where nothing tells the event.
+// repeats both. An event in another body has another key then.
 //
 // A printed or logged Delivery shows its size, and no personal data. %#v shows
 // everything.
@@ -275,8 +279,8 @@ type Report struct {
 }
 
 // Permanent marks a callback's error as one that no retry cures. The event is
-// dropped: acknowledged, logged, and not seen again. Permanent returns nil if
-// err is nil.
+// dropped: acknowledged and logged, and a retry skips it unless Dedup is
+// [NoDedup]. Permanent returns nil if err is nil.
 //
 // An error that wraps a permanent one is permanent. One that wraps several, as
 // [errors.Join] does, is permanent if all of them are.
@@ -392,18 +396,35 @@ func (h *Handler) mayDiagnose(now time.Time) bool {
 
 // Validate returns an error that says what is wrong with the Handler's fields
 // and what to set instead, or nil. Call it when your program starts: such a
-// Handler answers 500 to every request. Validate also reports a [Guard] of this
-// package that was made without credentials and so refuses every request.
+// Handler answers 500 to every request.
+//
+// Validate also reports what would work and cannot be meant: a [Guard] of this
+// package without credentials, and a duration without a unit, such as a Timeout
+// of 25. It does not report an empty [IPAllowlist], which Set may still fill.
 func (h *Handler) Validate() error {
 	if err := h.checkSetup(); err != nil {
 		return err
 	}
 	for i, guard := range h.Guards {
 		if err := guardFault(guard); err != nil {
-			return fmt.Errorf("mailtrapwebhook: Guards[%d] refuses every request: %w", i, err)
+			return &explainedError{fmt.Sprintf("Guards[%d] refuses every request: %s", i,
+				strings.TrimPrefix(err.Error(), "mailtrapwebhook: ")), err}
 		}
 	}
-	return nil
+	return cmp.Or(
+		checkUnit("Timeout", h.Timeout),
+		checkUnit("EventTimeout", h.EventTimeout),
+		checkUnit("GiveUpAfter", h.GiveUpAfter),
+	)
+}
+
+// checkUnit reports a duration that must be a bare number. A nanosecond may be
+// meant, for "at once"; a few of them cannot.
+func checkUnit(field string, d time.Duration) error {
+	if d <= time.Nanosecond || d >= time.Microsecond {
+		return nil
+	}
+	return fmt.Errorf("mailtrapwebhook: the Handler's %s is %v: give it a unit, such as %d * time.Second", field, d, d)
 }
 
 // checkSetup reports what ServeHTTP cannot work with.

@@ -202,21 +202,40 @@ func TestHandlerSetUpErrors(t *testing.T) {
 		require.ErrorContains(t, rig.h.Validate(), "Guard")
 		require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 	})
-	t.Run("guards without credentials", func(t *testing.T) {
-		for _, guard := range []mw.Guard{mw.BasicAuth("mailtrap", ""), mw.QueryToken("t", ""), mw.NewIPAllowlist(nil).Guard()} {
-			rig := newRig(t, &mw.Handler{Guards: []mw.Guard{guardReturning(nil)[0], guard}})
-			if err := rig.h.Validate(); err == nil {
-				continue // an allow-list can still be Set
-			}
-			require.ErrorContains(t, rig.h.Validate(), "Guards[1]")
-		}
-	})
-	t.Run("limits that are allowed", func(t *testing.T) {
-		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, MaxBodyBytes: 1000, MaxInFlightBytes: 1000,
-			VerifierFor: verifierReturning(v, nil)}).serve()
-		require.NoError(t, rig.h.Validate())
-		require.Equal(t, 200, rig.post(bodyOf("a")).Status)
-	})
+}
+
+// What would serve, and cannot be meant, shows at start and nowhere else.
+func TestValidateReportsWhatCannotBeMeant(t *testing.T) {
+	refusing := func(guard mw.Guard) *mw.Handler {
+		return &mw.Handler{Guards: []mw.Guard{guardReturning(nil)[0], guard}}
+	}
+	for want, h := range map[string]*mw.Handler{
+		"Guards[1] refuses every request: BasicAuth":  refusing(mw.BasicAuth("mailtrap", "")),
+		"Guards[1] refuses every request: QueryToken": refusing(mw.QueryToken("t", "")),
+		"Timeout is 25ns: give it a unit":             {Timeout: 25},
+		"EventTimeout is 5ns":                         {EventTimeout: 5},
+		"GiveUpAfter is 3ns":                          {GiveUpAfter: 3},
+	} {
+		rig := newRig(t, h)
+		require.ErrorContains(t, rig.h.Validate(), want)
+		require.Equal(t, 1, strings.Count(rig.h.Validate().Error(), "mailtrapwebhook:"))
+		require.NotEqual(t, 500, rig.direct(bodyOf("a")).Status)
+	}
+	for _, h := range []*mw.Handler{
+		{GiveUpAfter: time.Nanosecond, EventTimeout: time.Microsecond},
+		refusing(mw.NewIPAllowlist(nil).Guard()), // Set may follow
+	} {
+		require.NoError(t, newRig(t, h).h.Validate())
+	}
+}
+
+func TestHandlerServesWithinItsLimits(t *testing.T) {
+	rig := newRig(t, &mw.Handler{
+		Timeout: 28 * time.Second, MaxBodyBytes: 1000, MaxInFlightBytes: 1000,
+		VerifierFor: verifierReturning(testVerifier(t, testSecret), nil),
+	}).serve()
+	require.NoError(t, rig.h.Validate())
+	require.Equal(t, 200, rig.post(bodyOf("a")).Status)
 }
 
 func TestHandlerOverHTTP2(t *testing.T) {

@@ -48,7 +48,7 @@ func (s *storeCalls) reserve(ctx context.Context, keys []string, lease time.Dura
 
 // commit reports whether the store has marked the keys.
 func (s *storeCalls) commit(keys []string) bool {
-	return s.call("Commit", func(ctx context.Context) error { return s.dedup.Commit(ctx, keys) })
+	return s.call("Commit failed, so that events may be handled again", func(ctx context.Context) error { return s.dedup.Commit(ctx, keys) })
 }
 
 // release frees the keys unless their lease has ended. After that another
@@ -57,14 +57,14 @@ func (s *storeCalls) release(keys []string) {
 	if !time.Now().Before(s.lease) {
 		return // a callback came so late that the retry may be at work
 	}
-	s.call("Release", func(ctx context.Context) error {
+	s.call("Release failed, so that events stay held until their lease ends", func(ctx context.Context) error {
 		ctx, cancel := context.WithDeadline(ctx, s.lease)
 		defer cancel()
 		return s.dedup.Release(ctx, keys)
 	})
 }
 
-func (s *storeCalls) call(method string, f func(context.Context) error) bool {
+func (s *storeCalls) call(failure string, f func(context.Context) error) bool {
 	if s.dedup == nil {
 		return true
 	}
@@ -77,8 +77,7 @@ func (s *storeCalls) call(method string, f func(context.Context) error) bool {
 	err := inTime(ctx, f)
 	if err != nil {
 		s.log.panicked(err)
-		s.log.line(slog.LevelError, "Dedup failed, so that events may be handled again: see to the store",
-			"call", method, "err", textOf(err))
+		s.log.line(slog.LevelError, "Dedup."+failure+": see to the store", "err", textOf(err))
 	}
 	return err == nil
 }

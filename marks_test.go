@@ -113,7 +113,7 @@ func TestFailedMarkIsMadeAgain(t *testing.T) {
 		}})
 		require.Equal(t, 200, rig.direct(numbered(50)).Status)
 		require.Len(t, store.marked, 50)
-		require.Equal(t, 2, rig.said.count("Dedup failed"))
+		require.Equal(t, 2, rig.said.count("Dedup.Commit failed"))
 	})
 }
 

@@ -30,11 +30,11 @@ var (
 	ErrNoSecret = errors.New("mailtrapwebhook: the signing secret is missing or blank:" +
 		" pass the one from the webhook's settings (is an environment variable unset?)")
 	ErrEmptyBody = errors.New("mailtrapwebhook: the body is empty:" +
-		" verify it before other code reads it, or refuse the request")
+		" verify it before other code reads it")
 	ErrMissingSignature = errors.New("mailtrapwebhook: the " + SignatureHeader + " header is missing or empty:" +
-		" let proxies pass it on, or refuse the request")
+		" if Mailtrap sent the request, let proxies pass the header on")
 	ErrInvalidSignature = errors.New("mailtrapwebhook: the signature does not match the body:" +
-		" check the secret and that nothing changes the body, or refuse the request; Diagnose may name the cause")
+		" check the secret, and that nothing changes the body; Diagnose may name the cause")
 )
 
 // Sign returns the value of [SignatureHeader] for body. It is meant for tests
