@@ -140,8 +140,8 @@ func openStore(
 		if err != nil {
 			return nil, nil, errors.New("-store is not a URL of Redis: write it as redis://localhost:6379/0") // err may have the password
 		}
-		opts.ContextTimeoutEnabled = true
-		client := redis.NewClient(opts) // or redis.NewClusterClient
+		opts.ContextTimeoutEnabled = true // or a call may outlive its context
+		client := redis.NewClient(opts)   // or redis.NewClusterClient
 		if err := client.Ping(ctx).Err(); err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("cannot reach Redis: %w", err), client.Close())
 		}

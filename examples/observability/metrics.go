@@ -33,8 +33,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Help: "Requests by the status of the answer, and 400 by the reason too.",
 		}, []string{"status", "reason"}),
 		deliveryDuration: factory.NewHistogram(prometheus.HistogramOpts{
-			Name:    "mailtrap_webhook_delivery_duration_seconds",
-			Help:    "Time from the arrival of a verified delivery to its answer. Mailtrap waits 30 s.",
+			Name: "mailtrap_webhook_delivery_duration_seconds",
+			Help: "Time from the arrival of a verified delivery to its answer. Mailtrap waits 30 s.",
+			// The alert MailtrapWebhookSlow needs 20; callbacks may take 25.
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 20, 25, 30},
 		}),
 		lastDelivery: factory.NewGauge(prometheus.GaugeOpts{
@@ -54,14 +55,17 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Help: "Calls of the callback by the kind of event and the result.",
 		}, []string{"kind", "result"}),
 		callbackDuration: factory.NewHistogram(prometheus.HistogramOpts{
-			Name:    "mailtrap_webhook_callback_duration_seconds",
-			Help:    "Time that a call of the callback took. The Handler waits at most 5 s.",
+			Name: "mailtrap_webhook_callback_duration_seconds",
+			Help: "Time that a call of the callback took. The Handler waits at most 5 s.",
+			// 5 is the Handler's EventTimeout; abandoned calls take longer.
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 		eventAge: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mailtrap_webhook_event_age_seconds",
 			Help: "Age of an event at the call of its callback, by the result." +
 				" After 3 h a failed event is dropped, and after 3 h 20 min Mailtrap pauses the webhook.",
+			// 7200 is the alert MailtrapWebhookPauseNear, 10800 GiveUpAfter,
+			// and 12000 the time until Mailtrap pauses the webhook.
 			Buckets: []float64{60, 120, 300, 600, 1800, 3600, 7200, 10800, 12000, 21600, 43200, 86400},
 		}, []string{"result"}),
 	}
@@ -149,7 +153,7 @@ func (m *metrics) calledBack(kind string, ok bool, happened, started time.Time) 
 	}
 	m.callbacks.WithLabelValues(kind, result).Inc()
 	m.callbackDuration.Observe(time.Since(started).Seconds())
-	if !happened.IsZero() {
+	if !happened.IsZero() { // an event without a time has no age
 		age := max(0, started.Sub(happened)) // Mailtrap's clock may be ahead
 		m.eventAge.WithLabelValues(result).Observe(age.Seconds())
 	}

@@ -135,8 +135,8 @@ func (w *worker) callHandle(id string, ev mailtrapwebhook.Event) (err error) {
 	return w.handle(ctx, id, ev)
 }
 
-// backoff returns how long an event waits after a delivery that failed: a second
-// at first, then twice as long each time, and at most maxBackoff.
+// backoff returns how long an event waits after a delivery that failed: a
+// second at first, then twice as long each time, and at most maxBackoff.
 func backoff(deliveries uint64) time.Duration {
 	if deliveries > 10 {
 		return maxBackoff

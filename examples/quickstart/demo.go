@@ -33,7 +33,7 @@ func demo(ctx context.Context, steps []step, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &receiver{reports: make(chan mailtrapwebhook.Report, 1)}
+	r := &receiver{reports: make(chan mailtrapwebhook.Report, 1)} // buffered: Observe must not block
 	// The server goes on when ctx ends, until the delivery that has begun ends.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
@@ -136,7 +136,7 @@ func newSender(address, secret string) *sender {
 func (m *sender) play(ctx context.Context, s step, r *receiver) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // Mailtrap waits no longer
 	defer cancel()
-	r.expect(s.failFor)
+	r.expect(s.failFor) // deliveries do not overlap, so a receiver expects one
 	secret := m.secret
 	if s.forged {
 		secret = rand.Text()
@@ -166,7 +166,7 @@ func (m *sender) send(
 	if err != nil {
 		return 0, err
 	}
-	req.URL.Path = "/" + webhook
+	req.URL.Path = "/" + webhook // set here, because it has blanks
 	req.Header.Set("Content-Type", "application/json")
 	if format == formatLines {
 		req.Header.Set("Content-Type", "application/jsonl")
@@ -176,6 +176,6 @@ func (m *sender) send(
 	if err != nil {
 		return 0, err
 	}
-	_, err = io.Copy(io.Discard, resp.Body)
+	_, err = io.Copy(io.Discard, resp.Body) // the client then reuses the connection
 	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }

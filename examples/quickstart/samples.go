@@ -53,7 +53,7 @@ func eventsOf(text []byte) (events []string) {
 	must(json.Unmarshal(text, &envelope))
 	for _, event := range envelope.Events {
 		var line bytes.Buffer
-		must(json.Compact(&line, event))
+		must(json.Compact(&line, event)) // a line of JSON Lines has no line break
 		events = append(events, line.String())
 	}
 	return events

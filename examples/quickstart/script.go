@@ -46,7 +46,7 @@ func script() []step {
 	var steps []step
 	for _, s := range samples() {
 		for _, format := range formats {
-			body := s.printed
+			body := s.printed // byte for byte, white space included
 			if format != s.format {
 				body = pack(format, s.events...)
 			}

@@ -24,7 +24,7 @@ func (r result) ok() bool { return r.got == r.step.want }
 func writeTable(w io.Writer, results []result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "DELIVERY\tJSON\tJSON LINES\tONEVENT CALLED FOR\tBESIDES")
-	var titles []string
+	var titles []string // in the order of the steps, which a map does not keep
 	rows := make(map[string][]result)
 	for _, r := range results {
 		if rows[r.step.title] == nil {
@@ -50,7 +50,7 @@ func cells(title string, row []result) []string {
 			answers[r.step.format] = "FAIL"
 		}
 	}
-	got := row[0].got
+	got := row[0].got // a format with another outcome has FAIL
 	return []string{
 		title, answers[formatJSON], answers[formatLines], cmp.Or(got.called, "-"), got.besides(),
 	}
@@ -75,6 +75,7 @@ func writeSummary(w io.Writer, results []result) error {
 	for _, r := range results {
 		if !r.ok() {
 			wrong++
+			// %+v names the fields, so that the difference shows.
 			fmt.Fprintf(w, "FAIL %s (%s)\n  got  %+v\n  want %+v\n", r.step.title, r.step.format, r.got, r.step.want)
 		}
 	}

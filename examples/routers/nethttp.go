@@ -21,7 +21,7 @@ func newServeMux(
 	mux := http.NewServeMux()
 	mux.Handle("POST "+webhookPath, webhook)
 	mux.Handle("POST "+verifiedPath, ownHandler(verifier, onEvent))
-	return logged(recovered(mux))
+	return logged(recovered(mux)) // in this order, so that a panic is logged as 500
 }
 
 // recovered answers 500 if a handler panics. By itself, net/http hangs up

@@ -58,6 +58,7 @@ const (
 	reserve = `
 		WITH taken AS (
 			INSERT INTO mailtrap_dedup AS mark (key, handled, until)
+			-- DISTINCT, because a statement must not change a row twice.
 			SELECT DISTINCT key, false, now() + $2::interval FROM unnest($1::bytea[]) AS key ORDER BY key
 			ON CONFLICT (key) DO UPDATE SET handled = false, until = excluded.until
 			WHERE mark.until <= now()
@@ -66,6 +67,7 @@ const (
 			DELETE FROM mailtrap_dedup WHERE key = ANY (ARRAY (
 				SELECT key FROM mailtrap_dedup
 				WHERE until <= now() AND key NOT IN (SELECT key FROM taken)
+				-- Two for each new mark, so that the table shrinks again.
 				ORDER BY until LIMIT (SELECT 2 * count(*) FROM taken)
 				FOR UPDATE SKIP LOCKED
 			))
@@ -126,10 +128,10 @@ func (d *Deduplicator) Reserve(
 	ctx context.Context, keys []string, lease time.Duration,
 ) ([]mailtrapwebhook.Reservation, error) {
 	if lease <= 0 {
-		return nil, errNoLease
+		return nil, errNoLease // such a mark would protect no work
 	}
 	if len(keys) == 0 {
-		return nil, ctx.Err()
+		return nil, ctx.Err() // saves a round trip
 	}
 	rows, _ := d.pool.Query(ctx, reserve, toBytes(keys), lease) // ForEachRow returns its error
 	found := make(map[string]mailtrapwebhook.Reservation, len(keys))
@@ -155,11 +157,11 @@ func inOrder(keys []string, found map[string]mailtrapwebhook.Reservation) []mail
 	for i, key := range keys {
 		answer, ok := found[key]
 		if !ok {
-			answer = mailtrapwebhook.Held
+			answer = mailtrapwebhook.Held // reserve returns no held keys
 		}
 		answers[i] = answer
 		if answer == mailtrapwebhook.Reserved {
-			delete(found, key)
+			delete(found, key) // an equal key later in the call is held
 		}
 	}
 	return answers

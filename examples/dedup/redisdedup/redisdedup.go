@@ -48,6 +48,7 @@ var (
 	reserve = redis.NewScript(`
 		local answers = {}
 		for i, key in ipairs(KEYS) do
+			-- NX decides atomically: only one of many processes gets a free key.
 			if redis.call('SET', key, 'reserved', 'NX', 'PX', ARGV[1]) then
 				answers[i] = 1
 			elseif redis.call('GET', key) == 'handled' then
@@ -60,11 +61,13 @@ var (
 
 	commit = redis.NewScript(`
 		for _, key in ipairs(KEYS) do
+			-- No NX: Commit must win over any other mark.
 			redis.call('SET', key, 'handled', 'PX', ARGV[1])
 		end`)
 
 	release = redis.NewScript(`
 		for _, key in ipairs(KEYS) do
+			-- A late Release must not remove a handled mark.
 			if redis.call('GET', key) == 'reserved' then
 				redis.call('DEL', key)
 			end
@@ -102,15 +105,17 @@ func (d *Deduplicator) Reserve(
 	ctx context.Context, keys []string, lease time.Duration,
 ) ([]mailtrapwebhook.Reservation, error) {
 	if lease <= 0 {
-		return nil, errNoLease
+		return nil, errNoLease // such a mark would protect no work
 	}
 	if len(keys) == 0 {
-		return nil, ctx.Err()
+		return nil, ctx.Err() // saves a round trip
 	}
 	cmd, err := d.run(ctx, reserve, keys, milliseconds(lease))
 	if err != nil {
 		return nil, fmt.Errorf("redisdedup: cannot reserve: %w", err)
 	}
+	// Anything but a list of numbers is an error: a wrong answer would lose
+	// events.
 	numbers, err := cmd.Int64Slice()
 	if err != nil {
 		return nil, fmt.Errorf("redisdedup: cannot reserve: %w", err)
@@ -156,7 +161,7 @@ func (d *Deduplicator) run(
 	for i, key := range keys {
 		names[i] = prefix + key
 	}
-	done := make(chan *redis.Cmd, 1)
+	done := make(chan *redis.Cmd, 1) // buffered, so that the goroutine ends if ctx ends first
 	go func() { done <- script.Run(ctx, d.client, names, args...) }()
 	select {
 	case cmd := <-done:

@@ -106,6 +106,7 @@ func createTable(ctx context.Context, db *sql.DB) error {
 	for {
 		_, err := db.ExecContext(ctx, schema)
 		var failure *sqlite.Error
+		// The low byte of an extended code is the primary code.
 		if !errors.As(err, &failure) || failure.Code()&0xff != sqlite3.SQLITE_BUSY {
 			return err
 		}
@@ -119,7 +120,7 @@ func createTable(ctx context.Context, db *sql.DB) error {
 
 func dsn(path string) string {
 	settings := url.Values{
-		"_busy_timeout": {"30000"},
+		"_busy_timeout": {"30000"}, // as long as Mailtrap waits
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
 		"_txlock":       {"immediate"}, // nobody else writes between a transaction's read and its write
@@ -136,10 +137,11 @@ func (d *Deduplicator) Reserve(
 	ctx context.Context, keys []string, lease time.Duration,
 ) ([]mailtrapwebhook.Reservation, error) {
 	if lease <= 0 {
-		return nil, errNoLease
+		return nil, errNoLease // such a mark would protect no work
 	}
 	var answers []mailtrapwebhook.Reservation
 	err := d.inTx(ctx, keys, func(tx *sql.Tx, now int64) error {
+		// Two for each key, so that the table shrinks again.
 		if _, err := tx.ExecContext(ctx, sweep, now, 2*len(keys)); err != nil {
 			return err
 		}
@@ -191,7 +193,7 @@ func answer(
 		answer, ok := found[key]
 		if !ok {
 			answer = mailtrapwebhook.Reserved
-			found[key] = mailtrapwebhook.Held
+			found[key] = mailtrapwebhook.Held // for an equal key later in the call
 			free = append(free, key)
 		}
 		answers = append(answers, answer)
@@ -228,13 +230,14 @@ func (d *Deduplicator) Release(ctx context.Context, keys []string) error {
 // transaction got its turn to write.
 func (d *Deduplicator) inTx(ctx context.Context, keys []string, f func(tx *sql.Tx, now int64) error) error {
 	if len(keys) == 0 {
-		return ctx.Err()
+		return ctx.Err() // saves a transaction
 	}
 	tx, err := d.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() // does nothing after Commit
+	// Read the clock after BeginTx, which waits for other processes.
 	if err := f(tx, time.Now().UnixMilli()); err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 func (w *recorder) response() Response {
 	headers := make(map[string]string)
 	for name, values := range w.header {
-		headers[name] = strings.Join(values, ", ")
+		headers[name] = strings.Join(values, ", ") // a response takes one value for each name
 	}
 	return Response{cmp.Or(w.status, http.StatusOK), headers, w.body.String()}
 }
