@@ -66,16 +66,16 @@ var fieldTable = [...]struct {
 	fieldResource:          {"resource", anInnerObject},
 	fieldChanges:           {"changes", aRawObject},
 	fieldInboxID:           {"inbox_id", anInteger},
-	fieldInboundInboxID:    {"inbound_inbox_id", anInteger}, // inbox_id in Mailtrap's test events
+	fieldInboundInboxID:    {"inbound_inbox_id", anInteger}, // in test events
 	fieldFrom:              {"from", aString},
-	fieldID:                {"id", anID}, // an integer in an actor: see fieldReader.form
+	fieldID:                {"id", anID}, // but see form
 	fieldType:              {"type", aString},
 	fieldName:              {"name", aString},
-	fieldEvents:            {"events", aRawObject}, // an array, and in no event: it marks an envelope
+	fieldEvents:            {"events", aRawObject}, // in envelopes
 }
 
-// The fields of each kind of event. They do not include the name, which tells the
-// kind and has been read by then.
+// The fields of each kind of event. They do not include the name, which tells
+// the kind and has been read by then.
 var (
 	sendingFields = setOf(fieldMessageID, fieldSendingStream, fieldEmail, fieldSendingDomainName, fieldCategory,
 		fieldCustomVariables, fieldTimestamp, fieldEventID, fieldReason, fieldResponse, fieldResponseCode,
@@ -84,7 +84,8 @@ var (
 	inboundFields     = setOf(fieldEventID, fieldInboxID, fieldInboundInboxID, fieldMessageID, fieldFrom,
 		fieldTimestamp)
 
-	innerFields = setOf(fieldID, fieldType, fieldName) // of an actor or a resource
+	// Of an actor or a resource.
+	innerFields = setOf(fieldID, fieldType, fieldName)
 )
 
 // A form is what the value of a field must be.
