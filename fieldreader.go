@@ -51,7 +51,7 @@ func (r *fieldReader) read(text []byte) Event {
 	}
 	// Only now is it known which fields count: an odd email does not matter
 	// to an inbound event.
-	switch kind, canonical := kindOf(string(name)); kind {
+	switch kind, canonical := kindOf(name); kind {
 	case kindSending:
 		return r.sending(EventType(canonical))
 	case kindActivityLog:

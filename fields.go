@@ -159,8 +159,8 @@ const (
 // kindOf returns the kind of the events of that name and their canonical name,
 // or "" where that is the name itself. Mailtrap's management API and its test
 // events spell some names differently.
-func kindOf(name string) (kind, string) {
-	switch name {
+func kindOf[T string | []byte](name T) (kind, string) {
+	switch string(name) { // without a copy
 	case "delivery":
 		return kindSending, string(EventDelivery)
 	case "open":
@@ -183,7 +183,7 @@ func kindOf(name string) (kind, string) {
 		return kindInbound, inboundMessageReceived
 	}
 	// Not returning name spares every event a copy of its name.
-	if strings.HasPrefix(name, "activity_log.") {
+	if strings.HasPrefix(string(name), "activity_log.") {
 		return kindActivityLog, ""
 	}
 	return kindUnknown, ""
