@@ -2,6 +2,8 @@ package mailtrapwebhook
 
 import (
 	"bytes"
+	"errors"
+	"strings"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
@@ -29,10 +31,35 @@ func decodeOne(text []byte) (Event, error) {
 	return ev, nil
 }
 
+// unmarshal decodes data into dst. It is for events of a kind that want names.
+func unmarshal[T any](data []byte, dst *T, want string) error {
+	data = bytes.TrimSpace(data)
+	if string(data) == "null" {
+		return nil // as json.Unmarshaler asks for
+	}
+	ev, err := decodeOne(data)
+	if err != nil {
+		return err
+	}
+	// An array, or an object without a name that has an array of events.
+	events, _ := object(data).find("events")
+	if data[0] == '[' || ev.Name() == "" && strings.HasPrefix(events, "[") {
+		return errors.New("mailtrapwebhook: the JSON is a whole delivery, not one event: use Parse")
+	}
+	if got, ok := ev.(any).(*T); ok {
+		*dst = *got
+		return nil
+	}
+	if ev.Name() == "" {
+		return ev.fault()
+	}
+	return errors.New("mailtrapwebhook: the JSON is not " + want)
+}
+
 // lineEvent returns the event that a line is.
 func (d *Decoder) lineEvent(line []byte) Event {
-	// Neither Raw nor the place of a fault may depend on the line break. This loop
-	// is faster than bytes.TrimRight, which builds a table first.
+	// Neither Raw nor the place of a fault may depend on the line break.
+	// This loop is faster than bytes.TrimRight, which builds a table first.
 	for jsonscan.IsBlank(line[len(line)-1]) {
 		line = line[:len(line)-1]
 	}
@@ -47,9 +74,9 @@ func (d *Decoder) lineEvent(line []byte) Event {
 	return ev
 }
 
-// event decodes the element at the beginning of text, which is a part of rest and
-// stands in depth arrays and objects. It returns no event if the element is too
-// large, or else has a fault, which the scanner then tells.
+// event decodes the element at the beginning of text, which is a part of rest
+// and stands in depth arrays and objects. It returns no event if the element is
+// too large, or else has a fault, which the scanner then tells.
 func (d *Decoder) event(text []byte, depth int) (ev Event, size int) {
 	if text[0] == '{' {
 		ev, size, _ = d.object(text, depth, jsonscan.None)
@@ -70,7 +97,8 @@ func (d *Decoder) object(text []byte, depth, arrayAt int) (ev Event, size int, s
 	if fault, _ := d.scanner.Fault(); fault != "" || stopped || size > d.in.limit {
 		return nil, size, stopped
 	}
-	// Only now that all of it is known to be JSON, the event is worth memory.
+	// Only now that all of it is known to be JSON, the event is worth
+	// memory.
 	ev = d.fields.read(text[:size])
 	if d.fields.fault != "" {
 		setErr(ev, d.in.errorAt(d.fields.faultAt, d.fields.fault))
@@ -95,7 +123,8 @@ func setErr(ev Event, err error) {
 func (d *Decoder) value(text []byte, depth int) (size int) {
 	d.scanner.Reset(text)
 	size = d.scanner.Value(0, depth)
-	// More digits may follow a number that the text ends in, unless it stands alone.
+	// More digits may follow a number that the text ends in, unless it
+	// stands alone.
 	if fault, _ := d.scanner.Fault(); fault == "" && depth > 0 && size == len(text) && isNumber(text) {
 		d.scanner.CutOff()
 	}
@@ -119,9 +148,9 @@ func (d *Decoder) cutOff() bool {
 	return fault == jsonscan.CutOff
 }
 
-// isTooLarge reports whether what was scanned last, and gave no event, is larger
-// than the limit. A fault beyond the limit does not count: the pieces in which
-// the input comes decide whether it is seen.
+// isTooLarge reports whether what was scanned last, and gave no event, is
+// larger than the limit. A fault beyond the limit does not count: the pieces in
+// which the input comes decide whether it is seen.
 func (d *Decoder) isTooLarge() bool {
 	fault, at := d.scanner.Fault()
 	return fault == "" || at > d.in.limit

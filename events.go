@@ -1,12 +1,9 @@
 package mailtrapwebhook
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"log/slog"
-	"strings"
 	"time"
 )
 
@@ -20,26 +17,27 @@ import (
 // and key and nothing personal. So does a []Event, unless a slog handler writes
 // it as JSON: that, [json.Marshal], %#v and RawJSON show everything.
 type Event interface {
-	// Name returns the canonical name of the kind of event, such as "soft bounce",
-	// "activity_log.user.updated" or "inbound.message_received". It returns "" if
-	// the event has no readable name.
+	// Name returns the canonical name of the kind of event, such as "soft
+	// bounce", "activity_log.user.updated" or "inbound.message_received".
+	// It returns "" if the event has no readable name.
 	Name() string
 
-	// Time returns when the event happened, in UTC. It returns the zero time if
-	// the event has no readable time. A timestamp of 0 is January 1, 1970.
+	// Time returns when the event happened, in UTC. It returns the zero
+	// time if the event has no readable time. A timestamp of 0 is January
+	// 1, 1970.
 	Time() time.Time
 
-	// Key identifies the event. It is the same when Mailtrap delivers the event
-	// again, and differs between events. It returns "" if there is nothing to tell
-	// the event by.
+	// Key identifies the event. It is the same when Mailtrap delivers the
+	// event again, and differs between events. It returns "" if there is
+	// nothing to tell the event by.
 	//
 	// A key consists of the name and the ids, joined by slashes, such as
-	// "open/1df37d17-0286-4d8b-8edf-bc4ec5be86e6/bede7236-2284-43d6-a953-1fdcafd0fdbc".
-	// A digest of the text replaces the ids if one is missing or unusual, and for
-	// audit-log and unknown events. A key has no colon and no line break.
+	// "soft bounce/1df37d17-0286-4d8b/bede7236-2284-43d6". A digest of the
+	// text replaces the ids if one is missing or unusual, and for audit-log
+	// and unknown events. A key has no colon and no line break.
 	//
-	// Two audit-log entries may have the same text and yet be two. Their keys are
-	// equal; [Delivery] has keys that differ.
+	// Two audit-log entries may have the same text and yet be two. Their
+	// keys are equal; [Delivery] has keys that differ.
 	Key() string
 
 	// RawJSON returns the text of the event, byte for byte as received.
@@ -56,15 +54,15 @@ type EventType string
 // The kinds of sending events. Mailtrap's management API writes soft_bounce and
 // spam_complaint for two of them. Both spellings decode to the same constant.
 const (
-	EventDelivery    EventType = "delivery"    // the recipient's server accepted the email
+	EventDelivery    EventType = "delivery"    // the email arrived
 	EventOpen        EventType = "open"        // the email was opened
-	EventClick       EventType = "click"       // a link in the email was clicked
+	EventClick       EventType = "click"       // a link in it was clicked
 	EventUnsubscribe EventType = "unsubscribe" // the recipient unsubscribed
-	EventSpam        EventType = "spam"        // the recipient reported spam
-	EventSoftBounce  EventType = "soft bounce" // a delivery failed; Mailtrap tries again
-	EventBounce      EventType = "bounce"      // the delivery failed for good
-	EventSuspension  EventType = "suspension"  // Mailtrap suspended the email
-	EventReject      EventType = "reject"      // Mailtrap refused to send the email
+	EventSpam        EventType = "spam"        // the recipient complained
+	EventSoftBounce  EventType = "soft bounce" // failed; will be retried
+	EventBounce      EventType = "bounce"      // failed for good
+	EventSuspension  EventType = "suspension"  // Mailtrap held it back
+	EventReject      EventType = "reject"      // Mailtrap refused it
 )
 
 // SendingStream is the stream that an email was sent on.
@@ -114,38 +112,52 @@ func (c BounceCategory) Suppresses() bool {
 // A SendingWebhookEvent reports what became of an email that was sent. A field
 // that the event lacks is zero.
 type SendingWebhookEvent struct {
-	Event             EventType      `json:"event,omitempty"`
-	MessageID         string         `json:"message_id,omitempty"` // as returned when the email was sent
-	SendingStream     SendingStream  `json:"sending_stream,omitempty"`
-	Email             string         `json:"email,omitempty"` // the recipient
-	SendingDomainName string         `json:"sending_domain_name,omitempty"`
-	Category          string         `json:"category,omitempty"`
-	CustomVariables   Variables      `json:"custom_variables,omitempty"`
-	Timestamp         time.Time      `json:"timestamp,omitzero"` // UTC
-	EventID           string         `json:"event_id,omitempty"` // not unique: use Key
-	Reason            string         `json:"reason,omitempty"`   // suspension, reject
-	Response          string         `json:"response,omitempty"` // bounces: the server's answer
-	ResponseCode      int            `json:"response_code,omitempty"`
-	BounceCategory    BounceCategory `json:"bounce_category,omitempty"`
-	IP                string         `json:"ip,omitempty"`         // open, click, unsubscribe
-	UserAgent         string         `json:"user_agent,omitempty"` // open, click, unsubscribe
-	URL               string         `json:"url,omitempty"`        // click
+	Event EventType `json:"event,omitempty"`
+
+	// MessageID is the id that Mailtrap returned when the email was sent.
+	MessageID string `json:"message_id,omitempty"`
+
+	SendingStream     SendingStream `json:"sending_stream,omitempty"`
+	Email             string        `json:"email,omitempty"` // recipient
+	SendingDomainName string        `json:"sending_domain_name,omitempty"`
+	Category          string        `json:"category,omitempty"`
+	CustomVariables   Variables     `json:"custom_variables,omitempty"`
+	Timestamp         time.Time     `json:"timestamp,omitzero"` // UTC
+
+	// EventID is not unique on its own: tell events apart by Key.
+	EventID string `json:"event_id,omitempty"`
+
+	Reason string `json:"reason,omitempty"` // suspension, reject
+
+	// Response and the next two come with bounces. Response and
+	// ResponseCode are the answer of the recipient's mail server.
+	Response       string         `json:"response,omitempty"`
+	ResponseCode   int            `json:"response_code,omitempty"`
+	BounceCategory BounceCategory `json:"bounce_category,omitempty"`
+
+	// IP and UserAgent come with open, click and unsubscribe, and URL with
+	// click.
+	IP        string `json:"ip,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+	URL       string `json:"url,omitempty"`
 
 	// Raw is the text of the event, byte for byte as received.
 	Raw string `json:"-"`
 
-	// Err is a [*DecodeError] that names the first field that cannot be read,
-	// or nil. Such a field is zero; the other fields are not affected.
+	// Err is a [*DecodeError] that names the first field that cannot be
+	// read, or nil. Such a field is zero. The other fields are not
+	// affected.
 	Err error `json:"-"`
 }
 
 // An ActivityLogWebhookEvent is an entry of the account's audit log. A field
 // that the event lacks is zero.
 type ActivityLogWebhookEvent struct {
-	Event       string    `json:"event,omitempty"` // begins with "activity_log."
+	// Event begins with "activity_log.".
+	Event       string    `json:"event,omitempty"`
 	Description string    `json:"description,omitempty"`
 	Actor       Actor     `json:"actor,omitzero"`
-	Resource    *Resource `json:"resource,omitempty"` // nil if there is none
+	Resource    *Resource `json:"resource,omitempty"` // or nil
 	Changes     Changes   `json:"changes,omitempty"`
 	Timestamp   time.Time `json:"timestamp,omitzero"` // UTC
 
@@ -171,7 +183,7 @@ const (
 
 // A Resource is what something was done to.
 type Resource struct {
-	ID   string       `json:"id,omitempty"` // also where Mailtrap sends a number
+	ID   string       `json:"id,omitempty"` // or a number, as text
 	Type ResourceType `json:"type,omitempty"`
 	Name string       `json:"name,omitempty"`
 }
@@ -204,11 +216,11 @@ const inboundMessageReceived = "inbound.message_received"
 // An InboundWebhookEvent reports an email that an inbox received. A field that
 // the event lacks is zero.
 type InboundWebhookEvent struct {
-	Event     string    `json:"event,omitempty"`    // "inbound.message_received"
+	Event     string    `json:"event,omitempty"`
 	EventID   string    `json:"event_id,omitempty"` // may change: use Key
 	InboxID   int64     `json:"inbox_id,omitempty"`
 	MessageID string    `json:"message_id,omitempty"`
-	From      string    `json:"from,omitempty"`     // as in the email's header
+	From      string    `json:"from,omitempty"`     // as in the header
 	Timestamp time.Time `json:"timestamp,omitzero"` // UTC
 
 	Raw string `json:"-"` // as in [SendingWebhookEvent]
@@ -222,12 +234,12 @@ type UnknownEvent struct {
 	// Event is the name of the kind, or "".
 	Event string
 
-	// Raw is the text as received. It is "" for an event that is larger than
-	// [Decoder.MaxEventBytes].
+	// Raw is the text as received. It is "" for an event that is larger
+	// than [Decoder.MaxEventBytes].
 	Raw string
 
-	// Err is a [*DecodeError] that says why the event cannot be read. It is nil
-	// if only the kind is unknown.
+	// Err is a [*DecodeError] that says why the event cannot be read. It is
+	// nil if only the kind is unknown.
 	Err error
 }
 
@@ -306,7 +318,8 @@ func logValue(e Event) slog.Value {
 		attrs = append(attrs, slog.Time("time", t))
 	}
 	attrs = append(attrs, slog.String("key", e.Key()))
-	// A DecodeError never quotes the body. A program may have set another error.
+	// A DecodeError never quotes the body. A program may have set another
+	// error.
 	if fault, ok := e.fault().(*DecodeError); ok {
 		attrs = append(attrs, slog.String("err", fault.Error()))
 	}
@@ -368,29 +381,4 @@ func (e *InboundWebhookEvent) UnmarshalJSON(data []byte) error {
 // UnmarshalJSON decodes an element that is none of the other events.
 func (e *UnknownEvent) UnmarshalJSON(data []byte) error {
 	return unmarshal(data, e, "of an unknown kind")
-}
-
-// unmarshal decodes data into dst. It is for events of a kind that want names.
-func unmarshal[T any](data []byte, dst *T, want string) error {
-	data = bytes.TrimSpace(data)
-	if string(data) == "null" {
-		return nil // as json.Unmarshaler asks for
-	}
-	ev, err := decodeOne(data)
-	if err != nil {
-		return err
-	}
-	// An array, or an object without a name that has an array of events.
-	events, _ := object(data).find("events")
-	if data[0] == '[' || ev.Name() == "" && strings.HasPrefix(events, "[") {
-		return errors.New("mailtrapwebhook: the JSON is a whole delivery, not one event: use Parse")
-	}
-	if got, ok := ev.(any).(*T); ok {
-		*dst = *got
-		return nil
-	}
-	if ev.Name() == "" {
-		return ev.fault()
-	}
-	return errors.New("mailtrapwebhook: the JSON is not " + want)
 }

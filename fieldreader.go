@@ -12,8 +12,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
 
-// A reason is what an error says. Unlike the errors of errors.New, equal reasons
-// are equal errors.
+// A reason is what an error says. Unlike the errors of errors.New, equal
+// reasons are equal errors.
 type reason string
 
 func (r reason) Error() string { return string(r) }
@@ -23,16 +23,16 @@ const errNoName reason = "event is missing"
 // A fieldReader makes an event of the members of its JSON object.
 //
 // Most fields stand in the text as they are. A field is odd if its value is
-// spelled differently, such as a string with escapes, or if it may not be of its
-// form. The values of odd fields are written behind the text, so that the values
-// of all fields are parts of one string.
+// spelled differently, such as a string with escapes, or if it may not be of
+// its form. The values of odd fields are written behind the text, so that the
+// values of all fields are parts of one string.
 type fieldReader struct {
 	members jsonscan.Members
 	text    []byte          // the object
-	odd     strings.Builder // the text and the values of odd fields, if there are any
+	odd     strings.Builder // text and the values of odd fields
 	values  string          // of which the strings of the event are parts
 
-	within  int    // the field whose value the object is; fieldEvent for an event
+	within  int    // field whose value the object is, or fieldEvent
 	offset  int    // of the object in the event
 	fault   reason // why the first unreadable field cannot be read, or ""
 	faultAt int    // the index of that field in the event
@@ -49,9 +49,9 @@ func (r *fieldReader) read(text []byte) Event {
 		r.makeValues(setOf(fieldEvent))
 		name = []byte(r.str(fieldEvent))
 	}
-	// Only now is it known which fields count: an odd email does not matter to an
-	// inbound event.
-	switch kind, canonical := kindOf(string(name)); kind {
+	// Only now is it known which fields count: an odd email does not matter
+	// to an inbound event.
+	switch kind, canonical := kindOf(name); kind {
 	case kindSending:
 		return r.sending(EventType(canonical))
 	case kindActivityLog:
@@ -93,7 +93,8 @@ func (r *fieldReader) makeValues(fields jsonscan.Set) {
 	if r.resolve(fields); r.odd.Len() > 0 {
 		r.values = r.odd.String()
 	} else {
-		// A program that keeps a field of the event keeps this copy, not the body.
+		// A program that keeps a field of the event keeps this copy,
+		// not the body.
 		r.values = string(r.text)
 	}
 }
@@ -107,7 +108,8 @@ func (r *fieldReader) resolve(fields jsonscan.Set) {
 		return
 	}
 	if r.odd.Len() == 0 {
-		// The size must suffice: growing takes memory for both the old and the new.
+		// The size must suffice: growing takes memory for both the old
+		// and the new.
 		r.odd.Grow(len(r.text) + r.oddSize(left))
 		r.odd.Write(r.text)
 	}
@@ -127,7 +129,8 @@ func (r *fieldReader) oddSize(fields jsonscan.Set) (size int) {
 		at := r.members.At[bits.TrailingZeros32(uint32(fields))]
 		text := r.text[at.From:at.To]
 		if size += len(text); !utf8.Valid(text) {
-			size += 2 * len(text) // an invalid byte becomes U+FFFD, which has three
+			// An invalid byte becomes U+FFFD, which has three.
+			size += 2 * len(text)
 		}
 	}
 	return size
@@ -174,7 +177,8 @@ func (r *fieldReader) form(field int) form {
 
 func (r *fieldReader) isString(field int) bool { return r.members.Strings&(1<<field) != 0 }
 
-// unreadable notes that a field is not of its form. The first in the text counts.
+// unreadable notes that a field is not of its form. The first in the text
+// counts.
 func (r *fieldReader) unreadable(field int) {
 	at := r.offset + int(r.members.At[field].From)
 	if r.isString(field) {
@@ -227,8 +231,8 @@ func (r *fieldReader) time(field int) time.Time {
 // As seconds, 1e11 is in the year 5138. As milliseconds, it is in 1973.
 func isSeconds(timestamp int64) bool { return -1e11 < timestamp && timestamp < 1e11 }
 
-// wireTime returns t as Mailtrap writes it: in seconds or milliseconds, whichever
-// unit is, as long as fieldReader.time reads that as t.
+// wireTime returns t as Mailtrap writes it: in seconds or milliseconds,
+// whichever unit is, as long as fieldReader.time reads that as t.
 func wireTime(t time.Time, unit time.Duration) *int64 {
 	if t.IsZero() {
 		return nil
@@ -255,7 +259,8 @@ func (r *fieldReader) integer(field int) (n int64, ok bool) {
 
 // parseInteger reads the text of a number, or of a string, which has no sign.
 func parseInteger(text string, isString bool) (n int64, ok bool) {
-	// Nearly all integers are plain digits, for which strconv takes twice as long.
+	// Nearly all integers are plain digits, for which strconv takes twice
+	// as long.
 	for i := range len(text) {
 		digit := text[i] - '0'
 		if digit > 9 || i == 18 {

@@ -66,16 +66,16 @@ var fieldTable = [...]struct {
 	fieldResource:          {"resource", anInnerObject},
 	fieldChanges:           {"changes", aRawObject},
 	fieldInboxID:           {"inbox_id", anInteger},
-	fieldInboundInboxID:    {"inbound_inbox_id", anInteger}, // inbox_id in Mailtrap's test events
+	fieldInboundInboxID:    {"inbound_inbox_id", anInteger}, // in test events
 	fieldFrom:              {"from", aString},
-	fieldID:                {"id", anID}, // an integer in an actor: see fieldReader.form
+	fieldID:                {"id", anID}, // but see form
 	fieldType:              {"type", aString},
 	fieldName:              {"name", aString},
-	fieldEvents:            {"events", aRawObject}, // an array, and in no event: it marks an envelope
+	fieldEvents:            {"events", aRawObject}, // in envelopes
 }
 
-// The fields of each kind of event. They do not include the name, which tells the
-// kind and has been read by then.
+// The fields of each kind of event. They do not include the name, which tells
+// the kind and has been read by then.
 var (
 	sendingFields = setOf(fieldMessageID, fieldSendingStream, fieldEmail, fieldSendingDomainName, fieldCategory,
 		fieldCustomVariables, fieldTimestamp, fieldEventID, fieldReason, fieldResponse, fieldResponseCode,
@@ -84,7 +84,8 @@ var (
 	inboundFields     = setOf(fieldEventID, fieldInboxID, fieldInboundInboxID, fieldMessageID, fieldFrom,
 		fieldTimestamp)
 
-	innerFields = setOf(fieldID, fieldType, fieldName) // of an actor or a resource
+	// Of an actor or a resource.
+	innerFields = setOf(fieldID, fieldType, fieldName)
 )
 
 // A form is what the value of a field must be.
@@ -158,8 +159,8 @@ const (
 // kindOf returns the kind of the events of that name and their canonical name,
 // or "" where that is the name itself. Mailtrap's management API and its test
 // events spell some names differently.
-func kindOf(name string) (kind, string) {
-	switch name {
+func kindOf[T string | []byte](name T) (kind, string) {
+	switch string(name) { // without a copy
 	case "delivery":
 		return kindSending, string(EventDelivery)
 	case "open":
@@ -182,7 +183,7 @@ func kindOf(name string) (kind, string) {
 		return kindInbound, inboundMessageReceived
 	}
 	// Not returning name spares every event a copy of its name.
-	if strings.HasPrefix(name, "activity_log.") {
+	if strings.HasPrefix(string(name), "activity_log.") {
 		return kindActivityLog, ""
 	}
 	return kindUnknown, ""

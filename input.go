@@ -73,7 +73,8 @@ func (in *input) line() (line []byte, ok bool) {
 			line = in.rest()[:seen+n]
 			break
 		}
-		// The limit is for the line without its line break, of which "\r" may be part.
+		// The limit is for the line without its line break, of which
+		// "\r" may be part.
 		if seen = len(in.rest()); seen > in.limit+len("\r") {
 			in.pass(seen)
 			seen, ok = 0, false
@@ -102,8 +103,8 @@ func (in *input) awaitValue(limit int) {
 	}
 }
 
-// skipValue passes over the JSON value at pos, as far as its brackets and quotes
-// tell where it ends.
+// skipValue passes over the JSON value at pos, as far as its brackets and
+// quotes tell where it ends.
 func (in *input) skipValue() {
 	var end valueEnd
 	for {
@@ -141,7 +142,8 @@ func (e *valueEnd) find(text []byte) (size int) {
 			e.depth--
 			e.found = e.depth <= 0
 		}
-		// A scalar ends before the byte that follows, and has no end of its own.
+		// A scalar ends before the byte that follows, and has no end of
+		// its own.
 		if e.depth < 0 || e.depth == 0 && !e.quoted && (c == ',' || jsonscan.IsBlank(c)) {
 			e.found = true
 			return i
@@ -161,7 +163,8 @@ func (in *input) more() bool {
 		return false
 	}
 	in.drop()
-	// Reading into the rest of a nearly full buffer would take many small reads.
+	// Reading into the rest of a nearly full buffer would take many small
+	// reads.
 	if len(in.buf) >= cap(in.buf)/2 {
 		const least = 64 << 10
 		in.buf = append(make([]byte, 0, max(least, 2*cap(in.buf))), in.buf...)

@@ -55,19 +55,21 @@ const (
 var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents:" +
 	" raise it if Mailtrap sent them")
 
-// Parse decodes a body of either format. The content decides which format it is.
-// Parse does not verify the signature: use [Handler] or [Verifier.Parse].
+// Parse decodes a body of either format. The content decides which format it
+// is. Parse does not verify the signature: use [Handler] or [Verifier.Parse].
 //
 // A body that begins with [ is an array of events. An object with an events
-// array is an envelope. Any other object that closes on its first line makes the
-// body JSON Lines, and one that spans lines is a single event.
+// array is an envelope. Any other object that closes on its first line makes
+// the body JSON Lines, and one that spans lines is a single event.
 //
 // An element that is no event, or of an unknown kind, is an [*UnknownEvent]
 // among the others, as is a broken line of JSON Lines. A field that cannot be
-// read is zero, and the event's Err names it. Parse returns an error, a
-// [*DecodeError], only if the body as a whole is broken: empty, cut off, with a
-// syntax error outside of JSON Lines, or with a broken first line. It then also
-// returns the events before the fault.
+// read is zero, and the event's Err names it.
+//
+// Parse returns a [*DecodeError] if the body as a whole is broken: if it is
+// empty or cut off, or its first line is broken. Outside of JSON Lines, any
+// syntax error breaks the body. Parse then also returns the events before the
+// fault.
 func Parse(body []byte) ([]Event, error) {
 	events, _, err := decode(body, math.MaxInt)
 	return events, err
@@ -77,8 +79,8 @@ func Parse(body []byte) ([]Event, error) {
 // body.
 func decode(body []byte, max int) ([]Event, Format, error) {
 	d := Decoder{in: input{buf: body, limit: maxEvent}}
-	// Usual events take 256 bytes or more, and usual batches have 500 of them. A
-	// hostile body must not claim memory that it has no events for.
+	// Usual events take 256 bytes or more, and usual batches have 500 of
+	// them. A hostile body must not claim memory that it has no events for.
 	events := make([]Event, 0, min(len(body)/256+1, 512))
 	for {
 		ev, err := d.Decode()
@@ -98,13 +100,15 @@ func decode(body []byte, max int) ([]Event, Format, error) {
 // returned as soon as it has been read. Memory is bounded by MaxEventBytes and
 // does not grow with the stream. Events are those of [Parse].
 //
-// Use a Decoder for files and other trusted input. Never decode a request before
-// the last byte of its body has been verified: see [Verifier.VerifyRequest].
+// Use a Decoder for files and other trusted input. Never decode a request
+// before the last byte of its body has been verified: see
+// [Verifier.VerifyRequest].
 type Decoder struct {
-	// MaxEventBytes limits the text of an event, or of a line of JSON Lines. For
-	// a larger one the Decoder returns an [*UnknownEvent] without its text. What
-	// is beyond MaxEventBytes is skipped and not checked. 0 means 1 MiB; 512 MiB is
-	// the most. Do not change it after the first Decode.
+	// MaxEventBytes limits the text of an event, or of a line of JSON
+	// Lines. For a larger one the Decoder returns an [*UnknownEvent]
+	// without its text. What is beyond MaxEventBytes is skipped and not
+	// checked. 0 means 1 MiB; 512 MiB is the most. Do not change it after
+	// the first Decode.
 	MaxEventBytes int
 
 	in      input
@@ -114,7 +118,7 @@ type Decoder struct {
 	state  state
 	err    error // that ended the decoding
 	format Format
-	depth  int  // of the elements of the array: 1 in an array, 2 in an envelope
+	depth  int  // of the elements: 1 in an array, 2 in an envelope
 	inside bool // an element of the array has been passed
 }
 
@@ -129,8 +133,8 @@ const (
 	atEnd // behind the last event
 )
 
-// NewDecoder returns a [Decoder] that reads from r. It may read beyond the end of
-// the last event.
+// NewDecoder returns a [Decoder] that reads from r. It may read beyond the end
+// of the last event.
 func NewDecoder(r io.Reader) *Decoder { return &Decoder{in: input{src: r}} }
 
 // Decode returns the next event, or [io.EOF] after the last. A body that is
@@ -239,14 +243,14 @@ func (d *Decoder) firstObject() (Event, error) {
 	if ev == nil {
 		return nil, err
 	}
-	// An event on one line may be a whole body in JSON, or in JSON Lines the first
-	// of many. Taking it for JSON Lines is right for both.
+	// An event on one line may be a whole body in JSON, or in JSON Lines
+	// the first of many. Taking it for JSON Lines is right for both.
 	if d.in.lineAt(0) > line {
 		d.state, d.format = atEnd, FormatJSON
 		return ev, nil
 	}
-	// Nothing says that a body with a broken first line is JSON Lines: it is broken
-	// as a whole.
+	// Nothing says that a body with a broken first line is JSON Lines: it
+	// is broken as a whole.
 	if err := d.passLineEnd(); err != nil {
 		return nil, err
 	}
@@ -254,8 +258,8 @@ func (d *Decoder) firstObject() (Event, error) {
 	return ev, nil
 }
 
-// eventOrEnvelope returns the event that the object at pos, on that line, is. In
-// an envelope it enters the array of events and returns no event.
+// eventOrEnvelope returns the event that the object at pos, on that line, is.
+// In an envelope it enters the array of events and returns no event.
 func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	offset := d.in.offset()
 	ev, size, envelope := d.object(d.in.rest(), 0, fieldEvents)
@@ -270,8 +274,9 @@ func (d *Decoder) eventOrEnvelope(line int) (Event, error) {
 	case !d.cutOff() && !d.isTooLarge():
 		return nil, d.syntaxError()
 	}
-	// The object is not whole, or large. An event must be in memory as a whole, but
-	// an envelope need not. Passing the members one by one shows which it is.
+	// The object is not whole, or large. An event must be in memory as a
+	// whole, but an envelope need not. Passing the members one by one shows
+	// which it is.
 	d.in.hold()
 	d.in.pass(len("{"))
 	array, err := d.passMembers(true)
@@ -308,7 +313,8 @@ func (d *Decoder) passMembers(first bool) (array bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		// Other values of an events member are no events: only an array counts.
+		// Other values of an events member are no events: only an array
+		// counts.
 		if c, _ := d.in.peek(); c == '[' && isEvents {
 			d.in.release()
 			d.in.pass(1)
@@ -327,7 +333,8 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 	if c, ok := d.in.peek(); ok && c != '"' {
 		return false, d.in.errorAt(0, jsonscan.BadKey)
 	}
-	// An event may be limited to fewer bytes than the key that tells an envelope.
+	// An event may be limited to fewer bytes than the key that tells an
+	// envelope.
 	const longest = len(`"events"`) * len(`\u0065`)
 	key, err := d.passValue(max(d.in.limit, longest))
 	if err != nil {
@@ -353,8 +360,8 @@ func (d *Decoder) passKey() (isEvents bool, err error) {
 func (d *Decoder) passValue(limit int) (text []byte, err error) {
 	d.in.peek()
 	size := d.value(d.in.rest(), 1)
-	// Nearly all values are in the buffer as a whole: look for the end of others
-	// only.
+	// Nearly all values are in the buffer as a whole: look for the end of
+	// others only.
 	if d.cutOff() {
 		d.in.awaitValue(limit)
 		size = d.value(d.in.rest(), 1)
@@ -426,7 +433,8 @@ func (d *Decoder) line() (Event, error) {
 	}
 	offset := d.in.offset()
 	line, ok := d.in.line()
-	// Where the reader failed, the last line may be cut off and still be JSON.
+	// Where the reader failed, the last line may be cut off and still be
+	// JSON.
 	if d.in.readError() != nil && len(line) == len(d.in.rest()) {
 		return nil, d.in.readError()
 	}

@@ -63,8 +63,8 @@ func keyName(name string) string {
 
 func isID(id string) bool { return isKeyPart(id, false) }
 
-// isKeyPart reports whether s can stand in a key as it is. Neither a colon nor a
-// line break can, so that a Scope and a colon can stand before a key.
+// isKeyPart reports whether s can stand in a key as it is. Neither a colon nor
+// a line break can, so that a Scope and a colon can stand before a key.
 func isKeyPart(s string, blanks bool) bool {
 	// Stores limit the length of their keys.
 	if s == "" || len(s) > 100 {

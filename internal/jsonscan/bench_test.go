@@ -13,11 +13,13 @@ import (
 // BenchmarkValidate is a pass over a delivery that notes nothing, beside the
 // HMAC of the same bytes.
 func BenchmarkValidate(b *testing.B) {
-	event := `{"event":"click","timestamp":1728669700,"sending_stream":"transactional","category":"Password reset",` +
-		`"custom_variables":{"name":"Zoë","seats":12},"message_id":"1df37d17-0286-4d8b-8edf-bc4ec5be86e6",` +
-		`"email":"receiver@example.com","event_id":"bede7236-2284-43d6-a953-1fdcafd0fdbc","sending_domain_name":"example.com",` +
-		`"ip":"142.86.27.2","user_agent":"Mozilla/5.0 (Windows NT x.y; Win64; x64)","url":"https:\/\/example.com\/a?b=c"}`
-	body := []byte("[" + strings.Repeat(event+",", 499) + event + "]")
+	const plain = `{"event":"delivery","timestamp":1728669700,"sending_stream":"transactional","category":"Password reset",` +
+		`"custom_variables":{"user_id":"123"},"message_id":"1df37d17-0286-4d8b-8edf-bc4ec5be86e6","email":"receiver@example.com",` +
+		`"event_id":"bede7236-2284-43d6-a953-1fdcafd0fdbc","sending_domain_name":"example.com"},`
+	const escaped = `{"event":"click","timestamp":1728669700,"sending_stream":"transactional","category":"Password reset",` +
+		`"message_id":"1df37d17-0286-4d8b-8edf-bc4ec5be86e6","email":"receiver@example.com","event_id":"bede7236-2284-43d6-a953-1fdcafd0fdbc",` +
+		`"ip":"142.86.27.2","user_agent":"Mozilla/5.0 (Windows NT x.y; Win64; x64)","url":"https:\/\/example.com\/a?b=c"},`
+	body := []byte("[" + strings.Repeat(plain+plain+escaped, 166) + "{}]")
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
 		var s jsonscan.Scanner

@@ -260,7 +260,8 @@ func (s *Scanner) restOfString(i int) (end int, plain bool) {
 		case c < ' ':
 			return s.fail(i, BadString), false
 		default:
-			// Validating once, at the end, is faster than rune by rune.
+			// Validating once, at the end, is faster than rune by
+			// rune.
 			ascii = ascii && c < utf8.RuneSelf
 			i++
 		}
@@ -292,10 +293,10 @@ func (s *Scanner) escape(i int) (end int) {
 // the first such byte.
 func special(x uint64) uint64 {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	// Subtracting borrows into the top bit of each byte that is too small. A
-	// borrow may also mark the next byte wrongly, but that one comes later and
-	// is never looked at. With bit 1 flipped, the quote and the control
-	// characters are exactly the bytes below 0x21.
+	// Subtracting borrows into the top bit of each byte that is too small.
+	// A borrow may also mark the next byte wrongly, but that one comes
+	// later and is never looked at. With bit 1 flipped, the quote and the
+	// control characters are exactly the bytes below 0x21.
 	return (x | (x ^ 0x02*ones - 0x21*ones) | (x ^ '\\'*ones - ones)) & tops
 }
 

@@ -14,7 +14,7 @@ const None = -1
 // Keys are the object keys that a program looks for. Each is known by its
 // index in the list that they were made of.
 type Keys struct {
-	spelled [MaxKeys + 1]string // as usually written: quoted and with the colon
+	spelled [MaxKeys + 1]string // quoted and with the colon
 	bySize  [][]indexedKey      // the keys of each length
 }
 
@@ -61,10 +61,10 @@ type Members struct {
 	At [MaxKeys + 1]Span // zero where there is no such member
 
 	Strings, Numbers, Objects Set // the members with such values
-	Others                    Set // those that are arrays, true, false or null
+	Others                    Set // with arrays, true, false or null
 
-	// NotPlain are the strings with escapes or invalid UTF-8, and the objects
-	// with white space between their tokens.
+	// NotPlain are the strings with escapes or invalid UTF-8, and the
+	// objects with white space between their tokens.
 	NotPlain Set
 }
 
@@ -83,8 +83,9 @@ func (s *Scanner) Find(keys *Keys, depth, arrayAt int, found *Members) (end int,
 		return i + 1, false
 	}
 	for key := Other; ; {
-		// Programs write the members of objects in the same order again and again:
-		// trying the key that followed last time saves 7 % of Parse.
+		// Programs write the members of objects in the same order again
+		// and again: trying the key that followed last time saves 7 %
+		// of Parse.
 		guess := s.follower[key]
 		if spelled := keys.spelled[guess]; spelled != "" && s.hasAt(i, spelled) {
 			i, key = s.blank(i+len(spelled)), int(guess)
@@ -150,8 +151,8 @@ func (s *Scanner) hasAt(i int, text string) bool {
 	return i+len(text) <= len(s.text) && string(s.text[i:i+len(text)]) == text
 }
 
-// member passes over the value at i, which is no string, and notes it as that of
-// the member of index key.
+// member passes over the value at i, which is no string, and notes it as that
+// of the member of index key.
 func (s *Scanner) member(i, depth, key int, found *Members) (end int) {
 	bit, blanks := Set(1)<<key, s.blanks
 	switch c := s.byteAt(i); {
@@ -181,13 +182,14 @@ func (m *Members) forget(bit Set) {
 }
 
 // Each calls f for each member of the object that text is, with the text of its
-// value. It reports whether text is a JSON object, with white space around it or
-// without. If not, f may have been called for the members before the fault.
+// value. It reports whether text is a JSON object, with white space around it
+// or without. If not, f may have been called for the members before the fault.
 func Each(text string, f func(key, value string)) bool {
 	var s Scanner
 	s.Reset([]byte(text))
 	i := s.blank(0)
-	if s.byteAt(i) != '{' || len(text) > math.MaxInt32 { // the most that a Span can tell
+	// A Span cannot tell places in a longer text.
+	if s.byteAt(i) != '{' || len(text) > math.MaxInt32 {
 		return false
 	}
 	end := s.object(i, 0, func(key, value Span) {

@@ -18,9 +18,9 @@ func Unquote(literal string) string {
 	return value.String()
 }
 
-// WriteUnquoted writes the value of a string that is given without its quotes and
-// known to be well formed. Invalid UTF-8 and lone surrogates become U+FFFD, as in
-// encoding/json.
+// WriteUnquoted writes the value of a string that is given without its quotes
+// and known to be well formed. Invalid UTF-8 and lone surrogates become U+FFFD,
+// as in encoding/json.
 func WriteUnquoted(w *strings.Builder, literal []byte) {
 	for i := 0; i < len(literal); {
 		plain := i
