@@ -128,7 +128,7 @@ var bodySigns = []struct {
 // must have enough of them that it is no accident. body is valid JSON or JSON
 // Lines.
 func keysAreSorted(body []byte) bool {
-	const enough = 5 // in order by chance once in 120 times
+	const enough = 4 // in order by chance once in 24 times
 	d := json.NewDecoder(bytes.NewReader(trimBOM(body)))
 	d.UseNumber()
 	most := 0
