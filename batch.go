@@ -45,10 +45,11 @@ func (x *exchange) newBatch(items []item) *batch {
 	return b
 }
 
+// keys returns the keys for Delivery.Keys.
 func (b *batch) keys() []string {
 	keys := make([]string, len(b.items))
 	for i := range b.items {
-		keys[i] = b.items[i].key
+		keys[i] = strings.Clone(b.items[i].key)
 	}
 	return keys
 }
@@ -100,7 +101,7 @@ func (b *batch) present(d *Delivery) {
 	for i := range b.items {
 		switch it := &b.items[i]; it.result {
 		case unstarted:
-			events, keys = append(events, it.event), append(keys, it.key)
+			events, keys = append(events, it.event), append(keys, d.Keys[i])
 		case duplicate:
 			d.Duplicates++
 		}
@@ -200,7 +201,9 @@ func (b *batch) warnTooSlow(took time.Duration, calls, of int) {
 // done takes the outcome of a callback for the items that it was about. late
 // means that the callback had been abandoned.
 func (b *batch) done(items []*item, err error, late bool) {
-	b.log.panicked(err, "key", items[0].key)
+	if err != nil {
+		b.log.panicked(err, "key", items[0].key) // whose arguments cost an allocation
+	}
 	for _, it := range items {
 		b.judge(it, err)
 	}

@@ -43,7 +43,8 @@ type Event interface {
 	// RawJSON returns the text of the event, byte for byte as received.
 	RawJSON() string
 
-	fault() error // returns Err
+	fault() error                // returns Err
+	appendKey(dst []byte) []byte // appends Key
 }
 
 // EventType is the kind of a [SendingWebhookEvent]. Compare it with the

@@ -167,7 +167,9 @@ func (x *exchange) explain(err error) error {
 		return &explainedError{"the signature does not match the body: one mismatch a minute is diagnosed," +
 			" so wait a minute and send it again", err}
 	}
-	if found := Diagnose(x.body.join(), x.signature, x.verifier.current()...); found != nil {
+	body, done := x.body.join(false)
+	defer done()
+	if found := Diagnose(body, x.signature, x.verifier.current()...); found != nil {
 		return found
 	}
 	return err // the secrets were replaced in between
@@ -177,7 +179,9 @@ func (x *exchange) explain(err error) error {
 // and that OnMalformed takes it.
 func (x *exchange) decode() (fault, err error) {
 	d, h := x.delivery, x.h
-	body := x.body.join()
+	handedOn := h.OnDelivery != nil || h.OnMalformed != nil
+	body, done := x.body.join(handedOn)
+	defer done()
 	x.body.drop() // early, so that other requests use the chunks meanwhile
 	d.Events, d.Format, fault = decode(body, h.maxEvents())
 	x.report.Format = d.Format
@@ -194,8 +198,8 @@ func (x *exchange) decode() (fault, err error) {
 		return nil, err
 	}
 	x.batch = x.newBatch(newItems(d.Events, scope, body))
-	if h.OnDelivery != nil || h.OnMalformed != nil {
-		d.Body, d.Keys = body, x.batch.keys() // else nobody sees them
+	if handedOn {
+		d.Body, d.Keys = body, x.batch.keys()
 	}
 	return fault, nil
 }

@@ -8,48 +8,61 @@ import (
 )
 
 // Key implements [Event]. It consists of the name, MessageID and EventID.
-func (e *SendingWebhookEvent) Key() string {
-	// EventID alone does not identify an event: samples share it.
-	if isID(e.MessageID) && isID(e.EventID) {
-		return keyName(e.Name()) + "/" + e.MessageID + "/" + e.EventID
-	}
-	return digestKey(e, e.Raw)
-}
+func (e *SendingWebhookEvent) Key() string { return string(e.appendKey(nil)) }
 
 // Key implements [Event]. It consists of the name, InboxID and MessageID:
 // EventID may change when Mailtrap delivers the event again.
-func (e *InboundWebhookEvent) Key() string {
-	if e.InboxID != 0 && isID(e.MessageID) {
-		return keyName(e.Name()) + "/" + strconv.FormatInt(e.InboxID, 10) + "/" + e.MessageID
-	}
-	return digestKey(e, e.Raw)
-}
+func (e *InboundWebhookEvent) Key() string { return string(e.appendKey(nil)) }
 
 // Key implements [Event]. It consists of the name and a digest of Raw.
-func (e *ActivityLogWebhookEvent) Key() string { return digestKey(e, e.Raw) }
+func (e *ActivityLogWebhookEvent) Key() string { return string(e.appendKey(nil)) }
 
 // Key implements [Event]. It consists of the name and a digest of Raw, and is
 // "" if there is no Raw.
-func (e *UnknownEvent) Key() string {
-	if e.Raw == "" {
-		return ""
+func (e *UnknownEvent) Key() string { return string(e.appendKey(nil)) }
+
+func (e *SendingWebhookEvent) appendKey(dst []byte) []byte {
+	// EventID alone does not identify an event: samples share it.
+	if !isID(e.MessageID) || !isID(e.EventID) {
+		return appendDigestKey(dst, e)
 	}
-	return digestKey(e, e.Raw)
+	dst = append(append(dst, keyName(e.Name())...), '/')
+	dst = append(append(dst, e.MessageID...), '/')
+	return append(dst, e.EventID...)
 }
 
-// digestKey returns the name of e and 32 hexadecimal digits that stand for raw.
-// An event that was built by hand has no raw: its JSON stands in.
-func digestKey(e Event, raw string) string {
-	text := []byte(raw)
-	if raw == "" {
+func (e *InboundWebhookEvent) appendKey(dst []byte) []byte {
+	if e.InboxID == 0 || !isID(e.MessageID) {
+		return appendDigestKey(dst, e)
+	}
+	dst = append(append(dst, keyName(e.Name())...), '/')
+	dst = append(strconv.AppendInt(dst, e.InboxID, 10), '/')
+	return append(dst, e.MessageID...)
+}
+
+func (e *ActivityLogWebhookEvent) appendKey(dst []byte) []byte { return appendDigestKey(dst, e) }
+
+func (e *UnknownEvent) appendKey(dst []byte) []byte {
+	if e.Raw == "" {
+		return dst
+	}
+	return appendDigestKey(dst, e)
+}
+
+// appendDigestKey appends the name of e and 32 hexadecimal digits that stand for
+// its text. An event that was built by hand has none: its JSON stands in.
+func appendDigestKey(dst []byte, e Event) []byte {
+	text := []byte(e.RawJSON())
+	if len(text) == 0 {
 		var err error
 		if text, err = json.Marshal(e); err != nil {
-			return ""
+			return dst
 		}
 	}
-	// 128 bits are enough: no two texts have the same digest by accident.
+	// Half of a SHA-256 suffices to keep keys apart.
 	sum := sha256.Sum256(text)
-	return keyName(e.Name()) + "/" + hex.EncodeToString(sum[:16])
+	dst = append(append(dst, keyName(e.Name())...), '/')
+	return hex.AppendEncode(dst, sum[:16])
 }
 
 // keyName returns the name as it stands in a key. The name of an unknown kind

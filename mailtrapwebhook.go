@@ -319,7 +319,7 @@ type eventKey struct{}
 // an event that has no key.
 func KeyFromContext(ctx context.Context) string {
 	key, _ := ctx.Value(eventKey{}).(string)
-	return key
+	return strings.Clone(key) // it is part of the text of all the delivery's keys
 }
 
 // The life of a delivery. The times are those of the default Timeout, and in
