@@ -42,24 +42,24 @@ func (t *turns) order(id uint64, items []*item) []*item {
 // the items.
 func (t *turns) note(id uint64, c *calls, items []*item) {
 	hasCut, hasNext := c.cut < c.n, c.next < c.n
-	// Once every event has had a turn, begin now and then with a call whose turn
-	// was too short. By chance, because any fixed step has numbers of events with
-	// which the same calls come last in every round.
 	wentRound := hasNext && items[c.next].place < t.of(id)
-	toCut := hasCut && (!hasNext || wentRound && rand.IntN(2) == 0)
+	next := c.next
+	if hasCut && (!hasNext || wentRound) {
+		// Every event has had a turn, and some too short a turn. Begin with any of
+		// these: each fixed step has numbers of events with which the same calls
+		// come last in every round.
+		next = c.cut + rand.IntN(c.n-c.cut)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if next == c.n {
+		delete(t.places, id)
+		return
+	}
 	if len(t.places) >= maxTurns || t.places == nil {
 		t.places = make(map[uint64]int)
 	}
-	switch {
-	case toCut:
-		t.places[id] = items[c.cut].place
-	case hasNext:
-		t.places[id] = items[c.next].place
-	default:
-		delete(t.places, id)
-	}
+	t.places[id] = items[next].place
 }
 
 func (t *turns) of(id uint64) int {
