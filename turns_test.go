@@ -238,11 +238,12 @@ func TestTooSlowIsSaid(t *testing.T) {
 }
 
 func TestPrintedHandlerShowsNoSignature(t *testing.T) {
-	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(errBoom), EventTimeout: time.Second, Timeout: time.Second})
-	rig.h.OnEvent = func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return ctx.Err() }
-	body := numbered(2)
-	require.Equal(t, 500, rig.direct(body).Status)
-	for _, format := range []string{"%v", "%+v", "%#v"} {
-		require.NotContains(t, fmt.Sprintf(format, rig.h), mw.Sign(body, testSecret))
-	}
+	bubble(t, func(t *testing.T) {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return ctx.Err() }})
+		body := numbered(20)
+		require.Equal(t, 500, rig.direct(body).Status, "so that it is remembered where the next attempt begins")
+		for _, format := range []string{"%v", "%+v", "%#v"} {
+			require.NotContains(t, fmt.Sprintf(format, rig.h), mw.Sign(body, testSecret))
+		}
+	})
 }
