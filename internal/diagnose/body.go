@@ -100,6 +100,22 @@ var copyChanges = []change{
 	}, fromForm},
 	{finding{"the body was converted from UTF-8 to UTF-16", keepCharset}, fromUTF16},
 	{finding{"the body was read as Latin-1 or Windows-1252 and written as UTF-8 again", keepCharset}, toWindows1252},
+	// Several of the changes above at once, as text editors and shells make them.
+	{finding{"the line ends, blank lines or white space around the body were changed", keepRaw}, plainLines},
+	{finding{"the line ends, blank lines or white space around the body were changed", keepRaw}, func(b []byte) []byte {
+		return appendNewline(plainLines(b))
+	}},
+}
+
+// plainLines returns the lines that are not blank, with LF between them.
+func plainLines(b []byte) []byte {
+	var lines [][]byte
+	for line := range bytes.Lines(trimBOM(b)) {
+		if line = bytes.TrimRight(line, " \t\r\n"); len(line) > 0 {
+			lines = append(lines, line)
+		}
+	}
+	return bytes.Join(lines, []byte("\n"))
 }
 
 var bom = []byte("\ufeff")
