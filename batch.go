@@ -99,7 +99,7 @@ func (b *batch) reserve(ctx context.Context) error {
 func (b *batch) with(r result) []*item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var items []*item
+	items := make([]*item, 0, len(b.items)) // most often all of them
 	for i := range b.items {
 		if b.items[i].result == r {
 			items = append(items, &b.items[i])
