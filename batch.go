@@ -16,7 +16,7 @@ import (
 type batch struct {
 	h       *Handler
 	log     requestLog
-	id      string    // the delivery's, the same for each attempt
+	id      uint64    // the delivery's, the same for each attempt
 	started time.Time // when the request arrived
 	items   []item
 	charge  *charge
@@ -33,7 +33,7 @@ func (x *exchange) newBatch(items []item) *batch {
 	b := &batch{
 		h:       x.h,
 		log:     x.log,
-		id:      strings.ToLower(x.signature),
+		id:      turnID(x.signature),
 		started: x.started,
 		items:   items,
 		charge:  &x.body.charge,
@@ -95,6 +95,19 @@ func (b *batch) reserve(ctx context.Context) error {
 	return nil
 }
 
+// with returns the items that have a result.
+func (b *batch) with(r result) []*item {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var items []*item
+	for i := range b.items {
+		if b.items[i].result == r {
+			items = append(items, &b.items[i])
+		}
+	}
+	return items
+}
+
 // present shows the callbacks only the events that are theirs.
 func (b *batch) present(d *Delivery) {
 	events, keys := d.Events[:0], d.Keys[:0]
@@ -114,7 +127,7 @@ func (b *batch) present(d *Delivery) {
 // callBack hands the events to OnEvent one by one, or to OnDelivery all at
 // once, and then drops those that are to be dropped.
 func (b *batch) callBack(ctx context.Context, d *Delivery) {
-	todo := b.inTurn()
+	todo := b.h.turns.order(b.id, b.with(unstarted))
 	if len(todo) == 0 {
 		return
 	}
@@ -127,23 +140,6 @@ func (b *batch) callBack(ctx context.Context, d *Delivery) {
 	b.drop()
 }
 
-// inTurn returns the items to call back for, beginning where the attempt
-// before this one had no time left.
-func (b *batch) inTurn() []*item {
-	from := b.h.turns.of(b.id)
-	var first, last []*item
-	for i := range b.items {
-		switch it := &b.items[i]; {
-		case it.result != unstarted:
-		case it.place >= from:
-			first = append(first, it)
-		default:
-			last = append(last, it)
-		}
-	}
-	return append(first, last...)
-}
-
 func (b *batch) onEvents(ctx context.Context, todo []*item) {
 	c := &calls{
 		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
@@ -153,16 +149,19 @@ func (b *batch) onEvents(ctx context.Context, todo []*item) {
 		},
 		done: func(i int, err error, late bool) { b.done(todo[i:i+1], err, late) },
 	}
+	b.runInTurn(c, "OnEvent", b.id, todo)
+}
+
+// runInTurn makes the calls for items that turns has put in order.
+func (b *batch) runInTurn(c *calls, callback string, id uint64, todo []*item) {
 	began := time.Now()
 	c.run(b.h.concurrency())
-	switch {
-	case c.next < c.n:
-		b.warnTooSlow(time.Since(began), c.next, c.n)
-		b.h.turns.set(b.id, todo[c.next].place)
-	case c.cut < c.n: // every event had a turn, but this one too short a turn
-		b.h.turns.set(b.id, todo[c.cut].place)
-	default:
-		b.h.turns.forget(b.id)
+	b.h.turns.note(id, c, todo)
+	if c.next > 0 && (c.next < c.n || c.cut < c.n) {
+		mean := time.Since(began) / time.Duration(c.next)
+		b.log.line(slog.LevelWarn, callback+" is too slow to handle the whole delivery within Timeout: raise"+
+			" Concurrency, or let it store or enqueue the event and return",
+			"calls", c.next, "of", c.n, "mean", mean.Round(time.Millisecond))
 	}
 }
 
@@ -185,19 +184,6 @@ func settled(err error) error {
 	return err
 }
 
-// warnTooSlow says that no attempt can handle the whole delivery.
-func (b *batch) warnTooSlow(took time.Duration, calls, of int) {
-	if calls == 0 {
-		return
-	}
-	mean := took / time.Duration(calls)
-	if needed := mean * time.Duration(of); needed > b.h.timeout() {
-		b.log.line(slog.LevelWarn, "OnEvent is too slow to handle the whole delivery within Timeout: raise"+
-			" Concurrency, or let OnEvent store or enqueue the event and return",
-			"calls", calls, "of", of, "mean", mean.Round(time.Millisecond), "needed", needed.Round(time.Millisecond))
-	}
-}
-
 // done takes the outcome of a callback for the items that it was about. late
 // means that the callback had been abandoned.
 func (b *batch) done(items []*item, err error, late bool) {
@@ -205,10 +191,9 @@ func (b *batch) done(items []*item, err error, late bool) {
 		b.log.panicked(err, "key", items[0].key) // whose arguments cost an allocation
 	}
 	for _, it := range items {
-		b.judge(it, err)
-	}
-	if late {
-		b.dropLate(items)
+		if b.judge(it, err, late) {
+			b.logDrop(drop{it, err})
+		}
 	}
 	b.account(err, late)
 	b.markSoon()
@@ -225,27 +210,40 @@ func (b *batch) account(err error, late bool) {
 	}
 }
 
-// judge gives an item the result that follows from its callback's error.
-func (b *batch) judge(it *item, err error) {
+// judge gives an item the result that follows from its callback's error. It
+// reports whether the item has become a dropped one.
+func (b *batch) judge(it *item, err error, late bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if it.result == handled || it.result == dropped {
-		return // dropped while its abandoned callback still ran: the first outcome counts
-	}
-	it.err = err
-	it.late = it.late || err == errOverran
+	it.noteRunning(err, late)
 	_, permanent := err.(*permanentError)
 	switch {
+	case it.result == handled || it.result == dropped:
+		// Dropped while its abandoned callback still ran: the first outcome counts.
 	case err == nil:
 		it.result = handled
-	case permanent, b.tooOld(it):
-		it.result = dropping
-	case err == errOverran:
-		it.result = overran
-		b.fail(failure{callback: b.callback(), key: it.key, err: err})
-	default:
+	case !permanent && !b.tooOld(it):
 		it.result = failed
 		b.fail(failure{callback: b.callback(), key: it.key, err: err})
+	case b.h.OnDrop == nil:
+		it.result = dropped
+		return true
+	case late && it.result != dropping:
+		it.result = failed // OnDrop has had its time: the retry may ask it
+	default:
+		it.result, it.err = dropping, err
+	}
+	return false
+}
+
+// noteRunning counts the abandoned callbacks that still have the event.
+func (it *item) noteRunning(err error, late bool) {
+	switch {
+	case late:
+		it.running--
+	case err == errOverran:
+		it.running++
+		it.late = true
 	}
 }
 
@@ -318,12 +316,13 @@ func (b *batch) count() *Report {
 		case handled:
 			if it.late {
 				r.Failed++ // the answer is 500, and the retry skips the event
+				b.fail(failure{callback: b.callback(), key: it.key, err: errOverran})
 			} else {
 				r.Handled++
 			}
 		case dropped:
 			r.Dropped++
-		case failed, overran, dropping:
+		case failed, dropping:
 			r.Failed++
 		case unstarted:
 			r.Unstarted++

@@ -588,3 +588,13 @@ func TestKeyFromContext(t *testing.T) {
 	require.Regexp(t, "^tenant:delivery/m-a/a/[0-9a-f]{32}/0$", keys[0], "two events have its ids")
 	require.Regexp(t, "^tenant:activity_log.user.updated/[0-9a-f]{32}/[0-9a-f]{32}/2$", keys[2])
 }
+
+type selfWrapping struct{}
+
+func (e selfWrapping) Error() string { return "it wraps itself" }
+func (e selfWrapping) Unwrap() error { return e }
+
+func TestErrorThatWrapsItself(t *testing.T) {
+	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(selfWrapping{})})
+	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
+}

@@ -47,6 +47,7 @@ type calls struct {
 
 	mu      sync.Mutex
 	least   time.Duration // the shortest share that a call starts with
+	full    time.Duration // a share below this is too short to judge a call by
 	next    int           // the first call that has not started
 	cut     int           // the first call that failed with less than its share, or n
 	workers map[*worker]struct{}
@@ -67,8 +68,10 @@ type worker struct {
 // longer start. The calls from next on have not started.
 func (c *calls) run(concurrency int) {
 	deadline, _ := c.ctx.Deadline()
+	total := time.Until(deadline)
 	// A quarter of a short time lets at least the first call start.
-	c.least = min(leastShare, c.share, time.Until(deadline)/4)
+	c.least = min(leastShare, c.share, total/4)
+	c.full = min(c.share, total/2)
 	c.cut = c.n
 	c.workers = make(map[*worker]struct{})
 	c.idle = make(chan struct{})
@@ -131,7 +134,7 @@ func (c *calls) begin(w *worker) bool {
 		c.removeWorker(w)
 		return false
 	}
-	w.call, w.calling, w.cut = c.next, true, share < c.share
+	w.call, w.calling, w.cut = c.next, true, share < c.full
 	c.next++
 	w.ends = now.Add(share)
 	w.abandonAt = w.ends.Add(min(grace, share/2))

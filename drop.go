@@ -6,36 +6,7 @@ import (
 	"log/slog"
 )
 
-var errNoTimeToDrop = errors.New("there was no time left to call OnDrop: let it return sooner")
-
-// drop asks OnDrop for each event that is to be dropped.
-func (b *batch) drop() {
-	todo := b.toDrop()
-	if len(todo) == 0 {
-		return
-	}
-	if b.h.OnDrop == nil {
-		for i := range todo {
-			b.endDrop(todo[i], nil, false)
-		}
-		return
-	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(b.log.ctx), b.started.Add(b.h.dropBy()))
-	defer cancel()
-	c := &calls{
-		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
-		do: func(ctx *callContext, i int) error {
-			d := todo[i]
-			ctx.key = d.item.key
-			return b.h.OnDrop(ctx, d.item.event, d.reason)
-		},
-		done: func(i int, err error, late bool) { b.endDrop(todo[i], err, late) },
-	}
-	c.run(b.h.concurrency())
-	for _, d := range todo[c.next:] {
-		b.endDrop(d, errNoTimeToDrop, false)
-	}
-}
+var errNoTimeToDrop = errors.New("there was no time left to call OnDrop: let it return sooner, or raise Concurrency")
 
 // A drop is an item to be dropped, with its callback's error.
 type drop struct {
@@ -43,14 +14,36 @@ type drop struct {
 	reason error
 }
 
-func (b *batch) toDrop() []drop {
+// drop asks OnDrop for each event that is to be dropped.
+func (b *batch) drop() {
+	id := b.id + 1 // turns of their own: these calls have another order
+	items := b.h.turns.order(id, b.with(dropping))
+	if len(items) == 0 {
+		return
+	}
+	todo := b.drops(items)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(b.log.ctx), b.started.Add(b.h.dropBy()))
+	defer cancel()
+	c := &calls{
+		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
+		do: func(ctx *callContext, i int) error {
+			ctx.key = todo[i].item.key
+			return b.h.OnDrop(ctx, todo[i].item.event, todo[i].reason)
+		},
+		done: func(i int, err error, late bool) { b.endDrop(todo[i], err, late) },
+	}
+	b.runInTurn(c, "OnDrop", id, items)
+	for _, d := range todo[c.next:] {
+		b.endDrop(d, errNoTimeToDrop, false)
+	}
+}
+
+func (b *batch) drops(items []*item) []drop {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var todo []drop
-	for i := range b.items {
-		if it := &b.items[i]; it.result == dropping {
-			todo = append(todo, drop{it, it.err})
-		}
+	todo := make([]drop, len(items))
+	for i, it := range items {
+		todo[i] = drop{it, it.err}
 	}
 	return todo
 }
@@ -58,53 +51,34 @@ func (b *batch) toDrop() []drop {
 // endDrop drops the item if OnDrop returned nil, and fails it if not.
 func (b *batch) endDrop(d drop, err error, late bool) {
 	b.log.panicked(err, "key", d.item.key)
-	if b.resolveDrop(d, err) {
-		why := "it failed and is older than GiveUpAfter"
-		if _, permanent := d.reason.(*permanentError); permanent {
-			why = "its callback failed permanently"
-		}
-		b.log.line(slog.LevelError, "event dropped: "+why, "key", d.item.key, "err", textOf(d.reason))
+	if b.resolveDrop(d, err, late) {
+		b.logDrop(d)
 	}
 	b.account(err, late)
 	b.markSoon()
 }
 
 // resolveDrop reports whether the item has become a dropped one.
-func (b *batch) resolveDrop(d drop, err error) bool {
-	it := d.item
+func (b *batch) resolveDrop(d drop, err error, late bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	d.item.noteRunning(err, late)
 	switch {
-	case it.result == handled || it.result == dropped:
+	case d.item.result == handled || d.item.result == dropped:
 		return false // its abandoned callback has succeeded meanwhile
 	case err == nil:
-		it.result = dropped
+		d.item.result = dropped
 		return true
-	case err == errOverran, it.err == errOverran:
-		it.result = overran // OnDrop or OnEvent still runs, so the lease must stay
-	default:
-		it.result = failed
 	}
-	b.fail(failure{callback: "OnDrop", key: it.key, err: err, dropping: d.reason})
+	d.item.result = failed
+	b.fail(failure{callback: "OnDrop", key: d.item.key, err: err, dropping: d.reason})
 	return false
 }
 
-// dropLate drops the events of a callback that had been abandoned. Its
-// goroutine has all the time that OnDrop may take.
-func (b *batch) dropLate(items []*item) {
-	for _, it := range items {
-		b.mu.Lock()
-		isDropping, d := it.result == dropping && b.final != nil, drop{it, it.err}
-		b.mu.Unlock()
-		if !isDropping {
-			continue // or drop is still to come for it
-		}
-		err := error(nil)
-		if b.h.OnDrop != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(b.log.ctx), b.h.eventTimeout())
-			err = protect(func() error { return b.h.OnDrop(context.WithValue(ctx, eventKey{}, it.key), it.event, d.reason) })
-			cancel()
-		}
-		b.endDrop(d, err, false)
+func (b *batch) logDrop(d drop) {
+	why := "it failed and is older than GiveUpAfter"
+	if _, permanent := d.reason.(*permanentError); permanent {
+		why = "its callback failed permanently"
 	}
+	b.log.line(slog.LevelError, "event dropped: "+why, "key", d.item.key, "err", textOf(d.reason))
 }

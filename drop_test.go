@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -120,36 +121,101 @@ func TestOnDropHasTimeAfterTimeout(t *testing.T) {
 	}
 }
 
-// A permanent error that comes late drops the event too, through OnDrop.
-func TestLatePermanentErrorIsDropped(t *testing.T) {
-	for name, onDrop := range map[string]error{"agreeing": nil, "refusing": errBoom} {
+// A permanent error of an abandoned callback drops the event only if nobody is
+// to be asked: OnDrop has had its time, and the retry may ask it.
+func TestLatePermanentError(t *testing.T) {
+	for _, test := range []struct {
+		onDrop func(context.Context, mw.Event, error) error
+		want   string
+	}{
+		{nil, "Commit"},
+		{func(context.Context, mw.Event, error) error { t.Error("OnDrop was called"); return nil }, "Release"},
+	} {
+		bubble(t, func(t *testing.T) {
+			store := &recordingStore{}
+			rig := newRig(t, &mw.Handler{Dedup: store, OnDrop: test.onDrop, OnEvent: func(context.Context, mw.Event) error {
+				time.Sleep(time.Minute)
+				return mw.Permanent(errBoom)
+			}})
+			require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
+			require.Equal(t, []string{"Reserve"}, store.names(), "the callback still runs")
+			time.Sleep(2 * time.Minute)
+			require.Equal(t, []string{"Reserve", test.want}, store.names())
+		})
+	}
+}
+
+// OnDrop and OnEvent of one event may both be abandoned. Its lease stays until
+// both have returned, and OnDrop is asked once.
+func TestLeaseStaysWhileAnyCallbackRuns(t *testing.T) {
+	for name, onDrop := range map[string]error{"agrees": nil, "refuses": errBoom} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				store := &recordingStore{}
 				var asked atomic.Int32
 				rig := newRig(t, &mw.Handler{
-					Dedup: store,
-					OnEvent: func(context.Context, mw.Event) error {
-						time.Sleep(time.Minute)
-						return mw.Permanent(errBoom)
-					},
-					OnDrop: func(ctx context.Context, _ mw.Event, _ error) error {
-						require.NoError(t, ctx.Err())
+					Dedup: store, GiveUpAfter: time.Hour,
+					OnEvent: func(context.Context, mw.Event) error { time.Sleep(31 * time.Second); return errBoom },
+					OnDrop: func(context.Context, mw.Event, error) error {
 						asked.Add(1)
+						time.Sleep(40 * time.Second)
 						return onDrop
 					},
 				})
 				require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
-				time.Sleep(2 * time.Minute)
-				require.EqualValues(t, 1, asked.Load())
+				time.Sleep(10 * time.Second)
+				require.Equal(t, []string{"Reserve"}, store.names(), "OnDrop still runs")
+				time.Sleep(time.Minute)
 				want := "Commit"
 				if onDrop != nil {
 					want = "Release"
 				}
 				require.Equal(t, []string{"Reserve", want}, store.names())
+				require.EqualValues(t, 1, asked.Load())
 			})
 		})
 	}
+}
+
+// OnDrop calls take turns as OnEvent calls do.
+func TestEveryDropGetsItsTurn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var dropped tally
+		rig := newRig(t, &mw.Handler{
+			OnEvent: eventReturning(mw.Permanent(errBoom)),
+			OnDrop: func(ctx context.Context, ev mw.Event, _ error) error {
+				if i, _ := strconv.Atoi(idOf(ev)); i < 10 {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				time.Sleep(60 * time.Millisecond)
+				dropped.add(ev)
+				return nil
+			},
+		})
+		for range 3 {
+			require.Equal(t, 500, rig.direct(numbered(200)).Status)
+			time.Sleep(untilRetry)
+		}
+		require.Len(t, dropped.all(), 190)
+	})
+}
+
+// Without OnDrop nobody is to be asked, and a mark comes as soon as any other.
+func TestDroppedEventIsMarkedSoon(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		began := time.Now()
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+			if idOf(ev) == "0" {
+				return mw.Permanent(errBoom)
+			}
+			time.Sleep(time.Second)
+			return nil
+		}})
+		require.Equal(t, 200, rig.direct(numbered(10)).Status)
+		require.LessOrEqual(t, store.marked["delivery/m-0/0"].Sub(began), time.Second)
+	})
 }
 
 // An event that succeeds while OnDrop refuses it is marked as handled.

@@ -327,7 +327,9 @@ func logValue(e Event) slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// MarshalJSON writes the event as Mailtrap does. It omits fields that are zero.
+// MarshalJSON writes the event as Mailtrap does. It omits fields that are zero,
+// and fields that this version does not know. To queue an event, store RawJSON,
+// which [Parse] reads back with the same Key.
 func (e SendingWebhookEvent) MarshalJSON() ([]byte, error) {
 	type fields SendingWebhookEvent
 	return json.Marshal(struct {

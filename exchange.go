@@ -141,9 +141,9 @@ func (x *exchange) verify() error {
 	x.delivery = &Delivery{
 		SecretIndex: secret,
 		ReceivedAt:  x.started,
-		Request:     x.r.WithContext(x.ctx),
+		Request:     x.r.WithContext(x.ctx), // a copy, without the body
 	}
-	x.delivery.Request.Body = http.NoBody // it has been read
+	x.delivery.Request.Body = http.NoBody
 	return nil
 }
 
@@ -237,6 +237,7 @@ func (x *exchange) handleMalformed(fault error) error {
 		do: func(ctx *callContext, _ int) error { return x.h.OnMalformed(ctx, x.delivery, fault) },
 		done: func(_ int, result error, late bool) {
 			if late {
+				x.log.panicked(result)
 				x.body.charge.release()
 				return
 			}
@@ -286,7 +287,7 @@ func (x *exchange) answer(err error) {
 	}
 	if x.h.Observe != nil {
 		x.log.panicked(protect(func() error {
-			x.h.Observe(x.r.Context(), x.report)
+			x.h.Observe(x.log.ctx, x.report)
 			return nil
 		}))
 	}
@@ -303,8 +304,7 @@ func (x *exchange) conclude(err error) {
 	r.Status = http.StatusOK
 	if err != nil {
 		r.Status = http.StatusInternalServerError
-		var refused *refusalError
-		if errors.As(err, &refused) {
+		if refused, ok := err.(*refusalError); ok {
 			r.Status = refused.status
 		}
 	}
@@ -381,9 +381,13 @@ type requestLog struct {
 	logger *slog.Logger
 }
 
-// line logs one line with the package's prefix.
+// line logs one line with the package's prefix. A Logger that panics must not
+// end the process from a goroutine that nobody recovers.
 func (l *requestLog) line(level slog.Level, message string, args ...any) {
-	l.logger.Log(l.ctx, level, "mailtrapwebhook: "+message, args...)
+	_ = protect(func() error {
+		l.logger.Log(l.ctx, level, "mailtrapwebhook: "+message, args...)
+		return nil
+	})
 }
 
 // panicked logs err if it is a panic, with the stack of the code that panicked.

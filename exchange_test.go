@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -464,4 +465,36 @@ func TestRecorderCausesNoWarning(t *testing.T) {
 	rig.h.ServeHTTP(w, signedDelivery(bodyOf("a"), testSecret))
 	require.Equal(t, 200, w.Code)
 	require.Zero(t, rig.said.count("WARN"))
+}
+
+type panickingHandler struct{ slog.Handler }
+
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("a logger that panics") }
+
+// Lines are logged from goroutines that nobody recovers, too.
+func TestLoggerThatPanicsEndsNothing(t *testing.T) {
+	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(mw.Permanent(errBoom))})
+	rig.h.Logger = slog.New(panickingHandler{rig.h.Logger.Handler()})
+	require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+	rig.h.OnEvent = func(context.Context, mw.Event) error { panic("a callback that panics") }
+	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
+}
+
+// Look-ups that heed their request's context end with Timeout.
+func TestGuardsAndLookUpsHaveADeadline(t *testing.T) {
+	for name, h := range map[string]*mw.Handler{
+		"Guard": {Guards: []mw.Guard{func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }}},
+		"VerifierFor": {VerifierFor: func(r *http.Request) (*mw.Verifier, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}, Scope: func(*http.Request) string { return "t" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				began := time.Now()
+				require.Contains(t, []int{403, 503}, newRig(t, h).direct(bodyOf("a")).Status)
+				require.Equal(t, 25*time.Second, time.Since(began))
+			})
+		})
+	}
 }

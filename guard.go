@@ -34,6 +34,10 @@ func BasicAuth(username, password string) Guard {
 		return misconfigured(ErrUnauthorized, "BasicAuth has an empty user name or password:"+
 			" pass those of the webhook's URL (is an environment variable unset?)")
 	}
+	if strings.Contains(username, ":") {
+		return misconfigured(ErrUnauthorized, "BasicAuth has a colon in the user name, which ends there in HTTP:"+
+			" pass the password as the second argument")
+	}
 	wantName, wantPassword := credentialDigest(username), credentialDigest(password)
 	return func(r *http.Request) error {
 		name, password, ok := r.BasicAuth()
@@ -57,7 +61,7 @@ func QueryToken(name, token string) Guard {
 		return misconfigured(ErrForbidden, "QueryToken has an empty name or token:"+
 			" pass those of the webhook's URL (is an environment variable unset?)")
 	}
-	want := credentialDigest(token)
+	name, want := strings.TrimSpace(name), credentialDigest(token)
 	return func(r *http.Request) error {
 		query, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {

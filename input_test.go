@@ -243,12 +243,8 @@ func TestMemoryDoesNotGrowWithTheStream(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads hundreds of megabytes")
 	}
-	const (
-		stream = 64 << 20
-		giant  = 48 << 20
-		huge   = 200 << 20
-		bound  = 24 << 20
-	)
+	share := sized(1, 8) // of the full size, and of the memory
+	stream, giant, huge, bound := 64<<20/share, 48<<20/share, 200<<20/share, 24<<20/share
 	for _, test := range []struct {
 		name                string
 		before, unit, after string
@@ -288,6 +284,7 @@ func TestMemoryDoesNotGrowWithTheStream(t *testing.T) {
 			runtime.GC()
 			runtime.ReadMemStats(&before)
 			d := mw.NewDecoder(repeated(test.before, test.unit, test.after, test.size))
+			d.MaxEventBytes = 1 << 20 / share
 			events, most, read := 0, uint64(0), 0
 			sample := func() {
 				runtime.GC()
@@ -303,7 +300,7 @@ func TestMemoryDoesNotGrowWithTheStream(t *testing.T) {
 					break
 				}
 				read += len(ev.RawJSON())
-				if events++; events%500_000 == 1 {
+				if events++; events%50_000 == 1 {
 					sample()
 				}
 			}

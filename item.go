@@ -19,7 +19,11 @@ type item struct {
 	err    error // of its callback
 	result result
 	told   result // the result that the store knows, 0 for none
-	late   bool   // its callback was abandoned, which counts as a failure
+	// late means that its callback was abandoned, which counts as a failure.
+	late bool
+	// running is how many abandoned callbacks still have the event. Its lease
+	// must stay until they return.
+	running int
 }
 
 // A result is what has become of an event. Once a callback has had the event,
@@ -32,7 +36,6 @@ const (
 	held             // another delivery's
 	handled
 	failed
-	overran  // failed so far: its callback was abandoned and still runs
 	dropping // to be dropped if OnDrop agrees
 	dropped
 )

@@ -101,7 +101,8 @@ type Handler struct {
 
 	// VerifierFor, if not nil, takes the place of Verifier. It returns the
 	// verifier for a request, such as that of the tenant in its path. It must
-	// not read the body. A nil Verifier is answered 403, an error that wraps
+	// not read the body, and must return when the request's context ends, which
+	// is after Timeout. A nil Verifier is answered 403, an error that wraps
 	// ErrForbidden 403, one that wraps ErrUnauthorized 401, and any other 503.
 	VerifierFor func(*http.Request) (*Verifier, error)
 
@@ -141,6 +142,9 @@ type Handler struct {
 	// error, or a failure after GiveUpAfter. err is the callback's error. If
 	// OnDrop returns an error, the event is not dropped but fails. Store the
 	// event, under its key, for a person to look at.
+	//
+	// OnDrop is called after all the OnEvent calls of a delivery. An OnEvent call
+	// that was abandoned and fails later is not dropped: the retry decides.
 	//
 	// ctx ends a second after Timeout at the latest, so that even an event that
 	// took all the time can be dropped. With NoDedup a retry for the sake of
@@ -298,15 +302,23 @@ func (e *permanentError) Unwrap() error { return e.err }
 
 // isPermanent is stricter than errors.As: errors.Join(Permanent(a), b) must
 // still be retried, for b.
-func isPermanent(err error) bool {
+func isPermanent(err error) bool { return isPermanentWithin(100, err) }
+
+// isPermanentWithin unwraps at most depth times: an error that wraps itself must
+// not end the process with a stack overflow.
+func isPermanentWithin(depth int, err error) bool {
+	if depth == 0 {
+		return false
+	}
 	switch e := err.(type) {
 	case *permanentError:
 		return true
 	case interface{ Unwrap() error }:
-		return isPermanent(e.Unwrap())
+		return isPermanentWithin(depth-1, e.Unwrap())
 	case interface{ Unwrap() []error }:
 		parts := e.Unwrap()
-		return len(parts) > 0 && !slices.ContainsFunc(parts, func(part error) bool { return !isPermanent(part) })
+		isNot := func(part error) bool { return !isPermanentWithin(depth-1, part) }
+		return len(parts) > 0 && !slices.ContainsFunc(parts, isNot)
 	}
 	return false
 }
@@ -439,6 +451,8 @@ func (h *Handler) checkSetup() error {
 // misset names the field that is set wrongly and says what to set.
 func (h *Handler) misset() string {
 	switch {
+	case h == nil:
+		return "it is nil: set up a Handler"
 	case h.Verifier == nil && h.VerifierFor == nil:
 		return "Verifier is nil: set it to what NewVerifier returns, or set VerifierFor"
 	case h.VerifierFor == nil && len(h.Verifier.current()) == 0:
@@ -500,7 +514,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), started.Add(h.timeout()))
 	defer cancel()
 	x := &exchange{
-		h: h, w: w, r: r, ctx: ctx, started: started,
+		h: h, w: w, ctx: ctx, started: started,
+		r:   r.WithContext(ctx), // so that guards and look-ups end with Timeout too
 		log: requestLog{ctx: r.Context(), logger: h.logger()},
 	}
 	x.body.limit = h.maxBodyBytes()

@@ -212,6 +212,7 @@ func TestValidateReportsWhatCannotBeMeant(t *testing.T) {
 	for want, h := range map[string]*mw.Handler{
 		"Guards[1] refuses every request: BasicAuth":  refusing(mw.BasicAuth("mailtrap", "")),
 		"Guards[1] refuses every request: QueryToken": refusing(mw.QueryToken("t", "")),
+		"has a colon in the user name":                refusing(mw.BasicAuth("a:b", "c")),
 		"Timeout is 25ns: give it a unit":             {Timeout: 25},
 		"EventTimeout is 5ns":                         {EventTimeout: 5},
 		"GiveUpAfter is 3ns":                          {GiveUpAfter: 3},

@@ -108,7 +108,8 @@ func (b *batch) settle() {
 	defer b.store.unlock()
 	done, undone := b.untold() // under the lock, or two calls could tell the same
 	if len(done) > 0 && !b.store.commit(keysOf(done)) {
-		b.forget(done) // so that the next call tells the store again
+		b.forget(done)
+		b.markAgain()
 	}
 	if len(undone) > 0 {
 		b.store.release(keysOf(undone)) // if that fails, the leases end by themselves
@@ -131,7 +132,7 @@ func (b *batch) untold() (done, undone []*item) {
 			done = append(done, it)
 			it.told = it.result
 		case failed, unstarted:
-			if b.final != nil {
+			if b.final != nil && it.running == 0 {
 				undone = append(undone, it)
 				it.told = it.result
 			}
@@ -146,6 +147,16 @@ func (b *batch) forget(items []*item) {
 	defer b.mu.Unlock()
 	for _, it := range items {
 		it.told = 0
+	}
+}
+
+// markAgain tries once more while the callbacks go on.
+func (b *batch) markAgain() {
+	b.mu.Lock()
+	ended := b.final != nil
+	b.mu.Unlock()
+	if !ended {
+		b.markSoon()
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"unicode"
 )
 
 // SignatureHeader is the request header that holds the signature: 64
@@ -51,7 +52,13 @@ func Sign(body []byte, secret string) string {
 	return hex.EncodeToString(mac(secret, body))
 }
 
-func isBlank(secret string) bool { return strings.TrimSpace(secret) == "" }
+// isBlank reports whether a secret has nothing but white space and characters
+// that nobody sees. NUL bytes alone are the same HMAC key as no secret at all.
+func isBlank(secret string) bool {
+	return strings.IndexFunc(secret, func(r rune) bool {
+		return !unicode.IsSpace(r) && !strings.ContainsRune("\x00\ufeff\u200b", r)
+	}) < 0
+}
 
 // mac returns the HMAC of a body that may be in several parts.
 func mac(secret string, body ...[]byte) []byte {

@@ -763,3 +763,14 @@ func directlyAccepted(body []byte, signature, secret string) bool {
 	h.Write(body)
 	return hmac.Equal(h.Sum(nil), given)
 }
+
+// NUL bytes make the HMAC key of no secret at all, and a buffer that was never
+// filled holds nothing else.
+func TestInvisibleSecretsAreNone(t *testing.T) {
+	for _, secret := range []string{"\x00", strings.Repeat("\x00", 32), "\ufeff", "\u200b", " \x00\n"} {
+		_, err := mailtrapwebhook.NewVerifier(fixtureSecret, secret)
+		require.ErrorIs(t, err, mailtrapwebhook.ErrNoSecret, "%q", secret)
+		require.ErrorIs(t, mailtrapwebhook.Verify([]byte(fixtureBody), fixtureSignature, secret), mailtrapwebhook.ErrNoSecret)
+		require.Empty(t, mailtrapwebhook.Sign([]byte(fixtureBody), secret))
+	}
+}

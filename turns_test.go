@@ -189,3 +189,61 @@ func TestFirstAttemptKeepsTheOrderOfTheBody(t *testing.T) {
 		require.Equal(t, strconv.Itoa(i%50), id)
 	}
 }
+
+// Where every round of turns reaches the same call last, it still gets its
+// whole share in some attempt.
+func TestSlowCallAmongHangingOnesGetsItsShare(t *testing.T) {
+	for _, slow := range []string{"0", "4", "5", "9", "10", "14", "19"} {
+		t.Run(slow, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var handled tally
+				rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, ev mw.Event) error {
+					wait := time.After(time.Hour)
+					if idOf(ev) == slow {
+						wait = time.After(3 * time.Second)
+					}
+					select {
+					case <-wait:
+						handled.add(ev)
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}})
+				rig.h.Dedup = nil
+				for range 100 { // it fails by chance once in a billion times
+					rig.direct(numbered(20))
+					time.Sleep(untilRetry)
+				}
+				require.Len(t, handled.all(), 1)
+			})
+		})
+	}
+}
+
+// Calls that can never fit are said to be too slow, also if each had a turn.
+func TestTooSlowIsSaid(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error {
+			select {
+			case <-time.After(4900 * time.Millisecond):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}})
+		rig.direct(numbered(7))
+		require.Equal(t, 1, rig.said.count("OnEvent is too slow"))
+	})
+}
+
+func TestPrintedHandlerShowsNoSignature(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rig := newRig(t, &mw.Handler{OnEvent: func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return ctx.Err() }})
+		body := numbered(20)
+		require.Equal(t, 500, rig.direct(body).Status, "so that it is remembered where the next attempt begins")
+		for _, format := range []string{"%v", "%+v", "%#v"} {
+			require.NotContains(t, fmt.Sprintf(format, rig.h), mw.Sign(body, testSecret))
+		}
+	})
+}
