@@ -319,6 +319,7 @@ func FuzzParse(f *testing.F) {
 
 func FuzzDecoder(f *testing.F) {
 	seeds(f, uint64(1), 5, 40)
+	f.Add([]byte(`{"events":[{""}]}0`), uint64(1), 99, -18) // once read unlike by Parse
 	f.Fuzz(func(t *testing.T, body []byte, seed uint64, most, limit int) {
 		want, wantErr := mw.Parse(body)
 		limited := mw.NewDecoder(bytes.NewReader(body))

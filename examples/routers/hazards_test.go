@@ -36,7 +36,7 @@ func TestMiddlewareInFront(t *testing.T) {
 	zippedBody := good
 	zippedBody.body = zipped(good.body)
 	zippedBody.header = http.Header{"Content-Encoding": {"gzip"}}
-	const read, encoded, tooLarge = "read or closed the body first", "encoded again", "over the limit of a middleware"
+	const read, encoded, tooLarge = "read or closed the body first", "encoded it again", "over the limit of a middleware"
 
 	tests := []struct {
 		name   string
