@@ -98,7 +98,9 @@ func decode(body []byte, max int) ([]Event, Format, error) {
 
 // A Decoder decodes a body of either format from a stream. Each event is
 // returned as soon as it has been read. Memory is bounded by MaxEventBytes and
-// does not grow with the stream. Events are those of [Parse].
+// does not grow with the stream. Events are those of [Parse]: a broken line of
+// JSON Lines is an [*UnknownEvent], but a broken first line ends the decoding. A
+// Decoder reads one body.
 //
 // Use a Decoder for files and other trusted input. Never decode a request
 // before the last byte of its body has been verified: see

@@ -206,6 +206,10 @@ func (v *Verifier) Verify(body []byte, signature string) error {
 
 // Parse verifies body and then decodes it like the function [Parse]. It decodes
 // nothing, and returns no events, unless the signature matches.
+//
+// To answer as [Handler] does, reply 500 to [ErrNoSecret], 422 to a
+// [*DecodeError], and 400 to any other error. Gateways may spell the header
+// mailtrap-signature, and may hand over the body as base64: decode it first.
 func (v *Verifier) Parse(body []byte, signature string) ([]Event, error) {
 	if err := v.Verify(body, signature); err != nil {
 		return nil, err
