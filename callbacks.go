@@ -13,7 +13,7 @@ import (
 var (
 	errOverran = errors.New("the callback did not return in time and was abandoned:" +
 		" let it return when its context ends")
-	errGoexit = errors.New("the callback ended its goroutine with runtime.Goexit:" +
+	errGoexit = errors.New("the function ended its goroutine with runtime.Goexit:" +
 		" let it return instead")
 )
 
