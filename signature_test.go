@@ -724,10 +724,11 @@ func FuzzVerify(f *testing.F) {
 	f.Add([]byte("x"), directSignature([]byte("x"), ""), "", uint(2))
 	f.Add([]byte(fixtureBody), fixtureSignature, " "+fixtureSecret+"\n", uint(3))
 	f.Add([]byte("x"), directSignature([]byte("x"), "\n"), "\n", uint(2))
+	f.Add([]byte("x"), directSignature([]byte("x"), ""), "\x00", uint(2))
 	f.Fuzz(func(t *testing.T, body []byte, signature, secret string, bit uint) {
 		err := mailtrapwebhook.Verify(body, signature, secret)
 		require.Equal(t, directlyAccepted(body, signature, secret), err == nil)
-		if strings.TrimSpace(secret) == "" {
+		if noSecret(secret) {
 			require.ErrorIs(t, err, mailtrapwebhook.ErrNoSecret)
 			require.Equal(t, "", mailtrapwebhook.Sign(body, secret))
 			return
@@ -752,13 +753,18 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
+// noSecret reports whether a secret is white space and what nobody sees.
+func noSecret(secret string) bool {
+	return strings.TrimSpace(strings.NewReplacer("\x00", " ", "\ufeff", " ", "\u200b", " ").Replace(secret)) == ""
+}
+
 // directlyAccepted is what Verify must answer, by crypto/hmac alone.
 func directlyAccepted(body []byte, signature, secret string) bool {
 	given, err := hex.DecodeString(signature)
-	secret = strings.TrimSpace(secret)
-	if err != nil || len(given) != sha256.Size || len(body) == 0 || secret == "" {
+	if err != nil || len(given) != sha256.Size || len(body) == 0 || noSecret(secret) {
 		return false
 	}
+	secret = strings.TrimSpace(secret)
 	h := hmac.New(sha256.New, []byte(secret))
 	h.Write(body)
 	return hmac.Equal(h.Sum(nil), given)
