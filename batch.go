@@ -25,7 +25,7 @@ type batch struct {
 	mu      sync.Mutex
 	failure failure     // the first that makes the answer 500
 	final   *Report     // the counts that are answered, set when no callback is to start any more
-	marking *time.Timer // nil: nothing waits to be told to the store
+	marking func() bool // stops the mark that is due; nil if none is
 	marked  time.Time   // when the store was last told
 }
 
@@ -294,7 +294,7 @@ func (b *batch) finish() {
 	// and the answer disagree.
 	b.final = b.count()
 	if b.marking != nil {
-		b.marking.Stop()
+		b.marking()
 	}
 	b.mu.Unlock()
 	b.settle() // waits for a mark that is under way

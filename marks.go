@@ -97,9 +97,15 @@ func (b *batch) markSoon() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.marking == nil {
-		b.marking = time.AfterFunc(time.Until(b.marked.Add(markEvery)), b.settle)
+	if b.marking != nil {
+		return
 	}
+	if wait := time.Until(b.marked.Add(markEvery)); wait > 0 {
+		b.marking = time.AfterFunc(wait, b.settle).Stop
+		return
+	}
+	b.marking = func() bool { return false }
+	go b.settle() // not in the caller's way, which may be a worker's
 }
 
 // settle tells the store what has become of the events since the last time.
@@ -121,7 +127,7 @@ func (b *batch) settle() {
 func (b *batch) untold() (done, undone []*item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.marking, b.marked = nil, time.Now()
+	b.marking = nil
 	for i := range b.items {
 		it := &b.items[i]
 		if it.key == "" || it.told == it.result {
@@ -137,6 +143,9 @@ func (b *batch) untold() (done, undone []*item) {
 				it.told = it.result
 			}
 		}
+	}
+	if len(done) > 0 || len(undone) > 0 {
+		b.marked = time.Now()
 	}
 	return done, undone
 }
