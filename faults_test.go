@@ -187,7 +187,7 @@ func underFaults() scenario {
 // Whatever fails: each event is handled, and not again once its commit has
 // succeeded. Everything that a delivery took is given back.
 func TestEveryEventIsHandledUnderFaults(t *testing.T) {
-	w := underFaults().simulate(t, sized(4_000, 600))
+	w := underFaults().simulate(t, sized(4_000, 300))
 	t.Log(w.faults, w.said.count("MaxInFlightBytes"), "refused for memory")
 	require.Empty(t, w.violations)
 	require.Positive(t, w.said.count("MaxInFlightBytes"), "the load never reached the budget")

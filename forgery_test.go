@@ -410,7 +410,7 @@ func judgeError(what string, signed bool, err error) error {
 // effect.
 func TestForgeriesAreRefused(t *testing.T) {
 	t.Parallel()
-	total, workers := uint64(10_000), uint64(runtime.GOMAXPROCS(0))
+	total, workers := uint64(5_000), uint64(runtime.GOMAXPROCS(0))
 	if fullSize() {
 		total = 1_000_000
 	}
@@ -489,7 +489,7 @@ func TestForgeriesFindWrongVerifiers(t *testing.T) {
 			}, values[0]), body)
 		},
 	}
-	const total = 10_000
+	const total = 5_000
 	accepted := make(map[string]int)
 	for i := range uint64(total) {
 		f := forge(i)

@@ -86,7 +86,7 @@ func twoOwners(deliveries func(yield func(scope string, keys []string))) (key st
 // No two scopes share a key, whatever their names are and their events say.
 func TestScopesShareNoKeys(t *testing.T) {
 	t.Parallel()
-	total := 10_000
+	total := 4_000
 	if fullSize() {
 		total = 300_000
 	}
@@ -137,7 +137,7 @@ func TestScopesShareKeysThatAreNoDigests(t *testing.T) {
 	} {
 		random := rand.New(rand.NewPCG(3, 14))
 		_, found := twoOwners(func(yield func(scope string, keys []string)) {
-			for range 10_000 {
+			for range 4_000 {
 				events, err := mw.Parse(randomEvents(random))
 				require.NoError(t, err)
 				scope := randomScope(random, nil)
@@ -184,7 +184,7 @@ func TestTenantsOfOneStoreDoNotSeeEachOther(t *testing.T) {
 // one makes it forget the oldest.
 func TestForgedRequestsEvictNothing(t *testing.T) {
 	t.Parallel()
-	const batch, batches, forged = 100, 10, 10_000
+	const batch, batches, forged = 100, 10, 3_000
 	rig := newRig(t, &mw.Handler{
 		Scope: scopeOf,
 		Dedup: memoryStore(0, batch*batches),
