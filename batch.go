@@ -127,36 +127,36 @@ func (b *batch) present(d *Delivery) {
 // callBack hands the events to OnEvent one by one, or to OnDelivery all at
 // once, and then drops those that are to be dropped.
 func (b *batch) callBack(ctx context.Context, d *Delivery) {
-	todo := b.h.turns.order(b.id, b.with(unstarted))
-	if len(todo) == 0 {
+	waiting := b.h.turns.order(b.id, b.with(unstarted))
+	if len(waiting) == 0 {
 		return
 	}
 	b.marked = time.Now() // the first mark is due a second from now
 	if b.h.OnEvent != nil {
-		b.onEvents(ctx, todo)
+		b.onEvents(ctx, waiting)
 	} else {
-		b.onDelivery(ctx, todo, d)
+		b.onDelivery(ctx, waiting, d)
 	}
 	b.drop()
 }
 
-func (b *batch) onEvents(ctx context.Context, todo []*item) {
+func (b *batch) onEvents(ctx context.Context, waiting []*item) {
 	c := &calls{
-		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
+		ctx: ctx, n: len(waiting), share: b.h.eventTimeout(),
 		do: func(ctx *callContext, i int) error {
-			ctx.key = todo[i].key
-			return settled(b.h.OnEvent(ctx, todo[i].event))
+			ctx.key = waiting[i].key
+			return settled(b.h.OnEvent(ctx, waiting[i].event))
 		},
-		done: func(i int, err error, late bool) { b.done(todo[i:i+1], err, late) },
+		done: func(i int, err error, late bool) { b.done(waiting[i:i+1], err, late) },
 	}
-	b.runInTurn(c, "OnEvent", b.id, todo)
+	b.runInTurn(c, "OnEvent", b.id, waiting)
 }
 
 // runInTurn makes the calls for items that turns has put in order.
-func (b *batch) runInTurn(c *calls, callback string, id uint64, todo []*item) {
+func (b *batch) runInTurn(c *calls, callback string, id uint64, waiting []*item) {
 	began := time.Now()
 	c.run(b.h.concurrency())
-	b.h.turns.note(id, c, todo)
+	b.h.turns.note(id, c, waiting)
 	if c.next > 0 && (c.next < c.n || c.cut < c.n) {
 		mean := time.Since(began) / time.Duration(c.next)
 		b.log.line(slog.LevelWarn, callback+" is too slow to handle the whole delivery within Timeout: raise"+
@@ -165,12 +165,12 @@ func (b *batch) runInTurn(c *calls, callback string, id uint64, todo []*item) {
 	}
 }
 
-func (b *batch) onDelivery(ctx context.Context, todo []*item, d *Delivery) {
+func (b *batch) onDelivery(ctx context.Context, waiting []*item, d *Delivery) {
 	b.present(d)
 	c := &calls{
 		ctx: ctx, n: 1, share: b.h.timeout(),
 		do:   func(ctx *callContext, _ int) error { return settled(b.h.OnDelivery(ctx, d)) },
-		done: func(_ int, err error, late bool) { b.done(todo, err, late) },
+		done: func(_ int, err error, late bool) { b.done(waiting, err, late) },
 	}
 	c.run(1)
 }

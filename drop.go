@@ -21,19 +21,19 @@ func (b *batch) drop() {
 	if len(items) == 0 {
 		return
 	}
-	todo := b.drops(items)
+	waiting := b.drops(items)
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(b.log.ctx), b.started.Add(b.h.dropBy()))
 	defer cancel()
 	c := &calls{
-		ctx: ctx, n: len(todo), share: b.h.eventTimeout(),
+		ctx: ctx, n: len(waiting), share: b.h.eventTimeout(),
 		do: func(ctx *callContext, i int) error {
-			ctx.key = todo[i].item.key
-			return b.h.OnDrop(ctx, todo[i].item.event, todo[i].reason)
+			ctx.key = waiting[i].item.key
+			return b.h.OnDrop(ctx, waiting[i].item.event, waiting[i].reason)
 		},
-		done: func(i int, err error, late bool) { b.endDrop(todo[i], err, late) },
+		done: func(i int, err error, late bool) { b.endDrop(waiting[i], err, late) },
 	}
 	b.runInTurn(c, "OnDrop", id, items)
-	for _, d := range todo[c.next:] {
+	for _, d := range waiting[c.next:] {
 		b.endDrop(d, errNoTimeToDrop, false)
 	}
 }
@@ -41,11 +41,11 @@ func (b *batch) drop() {
 func (b *batch) drops(items []*item) []drop {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	todo := make([]drop, len(items))
+	waiting := make([]drop, len(items))
 	for i, it := range items {
-		todo[i] = drop{it, it.err}
+		waiting[i] = drop{it, it.err}
 	}
-	return todo
+	return waiting
 }
 
 // endDrop drops the item if OnDrop returned nil, and fails it if not.
