@@ -180,3 +180,25 @@ func TestLateReturnWithinTheDelivery(t *testing.T) {
 		require.Equal(t, 6, rig.last().Duplicates)
 	})
 }
+
+// A mark that failed is made again a second later, though no callback returns.
+func TestFailedMarkIsMadeAgainWhileACallbackRuns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		store := new(timedStore)
+		store.commit = func(context.Context) error {
+			if len(store.commits) == 1 {
+				return errBoom
+			}
+			return nil
+		}
+		began := time.Now()
+		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(_ context.Context, ev mw.Event) error {
+			if idOf(ev) == "1" {
+				time.Sleep(4 * time.Second)
+			}
+			return nil
+		}})
+		require.Equal(t, 200, rig.direct(numbered(2)).Status)
+		require.LessOrEqual(t, store.marked["delivery/m-0/0"].Sub(began), 2*time.Second)
+	})
+}
