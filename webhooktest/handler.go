@@ -21,8 +21,19 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	returned := make(chan error, 1) // buffered: nobody may be waiting
 	go func() {
-		defer cancel() // as a server does when a handler returns
-		serve(t.handler, w, serverRequest(r.WithContext(ctx)), returned)
+		// A handler that panics or ends its goroutine hangs up, as with a
+		// server.
+		err := errors.New("the handler hung up without an answer")
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler {
+				log.Printf("webhooktest: the handler panicked: %v\n%s", v, debug.Stack())
+				err = fmt.Errorf("the handler panicked: %v", v)
+			}
+			cancel()
+			returned <- err
+		}()
+		t.handler.ServeHTTP(w, serverRequest(r.WithContext(ctx)))
+		err = nil
 	}()
 	select {
 	case err := <-returned:
@@ -33,19 +44,4 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-r.Context().Done():
 		return nil, context.Cause(r.Context())
 	}
-}
-
-// serve calls the handler and sends nil when it has returned. A handler that
-// panics or ends its goroutine hangs up, as with a server.
-func serve(h http.Handler, w http.ResponseWriter, r *http.Request, returned chan<- error) {
-	err := errors.New("the handler hung up without an answer")
-	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler {
-			log.Printf("webhooktest: the handler panicked: %v\n%s", v, debug.Stack())
-			err = fmt.Errorf("the handler panicked: %v", v)
-		}
-		returned <- err
-	}()
-	h.ServeHTTP(w, r)
-	err = nil
 }
