@@ -35,13 +35,18 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		t.handler.ServeHTTP(w, serverRequest(r.WithContext(ctx)))
 		err = nil
 	}()
+	var err error
 	select {
-	case err := <-returned:
-		if err != nil {
-			return nil, err
-		}
-		return w.Result(), nil
+	case err = <-returned:
 	case <-r.Context().Done():
-		return nil, context.Cause(r.Context())
 	}
+	// A handler that returns because the context has ended is too late, even
+	// if it is seen first.
+	if r.Context().Err() != nil {
+		err = context.Cause(r.Context())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.Result(), nil
 }
