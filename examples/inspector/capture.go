@@ -172,8 +172,8 @@ func readCapture(r io.Reader) (*capture, error) {
 	if _, hasLength := req.Header["Content-Length"]; !hasLength && req.ContentLength == 0 {
 		return nil, errNotWhole
 	}
-	body := make([]byte, req.ContentLength)
-	if _, err := io.ReadFull(req.Body, body); err != nil {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
 		return nil, errNotWhole
 	}
 	if _, err := in.ReadByte(); err != io.EOF {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -50,7 +51,7 @@ func TestItAnswersAsAHandlerDoes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			in := newTestInspector(t, listenOptions{secrets: []string{testSecret}})
 			handler := &mailtrapwebhook.Handler{
-				Verifier: verifier, Dedup: mailtrapwebhook.NoDedup,
+				Verifier: verifier, Dedup: mailtrapwebhook.NoDedup, Logger: slog.New(slog.DiscardHandler),
 				OnDelivery: func(_ ctx, _ *mailtrapwebhook.Delivery) error { return nil },
 			}
 			require.Equal(t, test.want, answerOf(handler, test.body, test.change), "of a Handler")
