@@ -84,8 +84,10 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (body []byte, rele
 			_ = deadline.SetReadDeadline(time.Time{})
 			return
 		}
-		// net/http reads on for a while, for clients that listen late.
-		_ = deadline.SetReadDeadline(time.Now().Add(time.Second))
+		if err != errSlow {
+			// net/http reads on for a while, for clients that listen late.
+			_ = deadline.SetReadDeadline(time.Now().Add(time.Second))
+		}
 		giveBack()
 	}()
 	grow := func(size int) error {

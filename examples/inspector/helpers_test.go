@@ -206,8 +206,6 @@ func writeCapture(t *testing.T, secret string, body []byte) string {
 	return name
 }
 
-type ctx = context.Context
-
 // signedRequest returns a delivery that verifies.
 func signedRequest(body []byte) *http.Request {
 	return webhooktest.NewRequest(webhookPath, testSecret, body)

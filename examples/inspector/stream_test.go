@@ -63,12 +63,17 @@ func (s *testStream) next(t *testing.T, event string, dst any) message {
 	select {
 	case m := <-s.messages:
 		require.Equal(t, event, m.event, string(m.data))
-		require.NoError(t, json.Unmarshal(m.data, dst))
+		s.decode(t, m, dst)
 		return m
 	case <-time.After(5 * time.Second):
 		require.FailNow(t, "no message came", event)
 	}
 	return message{}
+}
+
+func (s *testStream) decode(t *testing.T, m message, dst any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(m.data, dst))
 }
 
 func (s *testStream) requireEnd(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -52,7 +53,7 @@ func TestItAnswersAsAHandlerDoes(t *testing.T) {
 			in := newTestInspector(t, listenOptions{secrets: []string{testSecret}})
 			handler := &mailtrapwebhook.Handler{
 				Verifier: verifier, Dedup: mailtrapwebhook.NoDedup, Logger: slog.New(slog.DiscardHandler),
-				OnDelivery: func(_ ctx, _ *mailtrapwebhook.Delivery) error { return nil },
+				OnDelivery: func(_ context.Context, _ *mailtrapwebhook.Delivery) error { return nil },
 			}
 			require.Equal(t, test.want, answerOf(handler, test.body, test.change), "of a Handler")
 			require.Equal(t, test.want, answerOf(http.HandlerFunc(in.receive), test.body, test.change))
