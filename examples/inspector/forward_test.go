@@ -13,18 +13,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An app is what deliveries are forwarded to. It remembers the last request.
+// An app is what deliveries are forwarded to. It keeps their requests.
 type app struct {
 	*httptest.Server
-	request *http.Request
-	body    []byte
+	requests chan *http.Request // whose bodies are read
+	bodies   chan []byte
 }
 
 func startApp(t *testing.T, answer http.HandlerFunc) *app {
-	a := new(app)
+	a := &app{requests: make(chan *http.Request, 100), bodies: make(chan []byte, 100)}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.request = r
-		a.body, _ = io.ReadAll(r.Body)
+		body, _ := io.ReadAll(r.Body) // an error shows in the body
+		a.requests <- r
+		a.bodies <- body
 		answer(w, r)
 	}))
 	t.Cleanup(a.Close)
@@ -55,14 +56,15 @@ func TestADeliveryGoesOnUnchanged(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 
-	require.Equal(t, string(awkward), string(a.body))
-	require.Equal(t, "/hook?env=test&token=abc", a.request.URL.String())
-	require.Equal(t, strings.TrimPrefix(a.URL, "http://"), a.request.Host)
+	got := <-a.requests
+	require.Equal(t, awkward, <-a.bodies)
+	require.Equal(t, "/hook?env=test&token=abc", got.URL.String())
+	require.Equal(t, strings.TrimPrefix(a.URL, "http://"), got.Host)
 	for _, name := range []string{"Connection", "X-Hop", "User-Agent"} {
 		sent.Del(name)
 	}
-	sent.Set("Content-Length", a.request.Header.Get("Content-Length"))
-	require.Equal(t, sent, a.request.Header)
+	sent.Set("Content-Length", got.Header.Get("Content-Length"))
+	require.Equal(t, sent, got.Header)
 
 	require.Equal(t, 201, resp.StatusCode)
 	require.Equal(t, "yes", resp.Header.Get("X-App"))
@@ -175,7 +177,7 @@ func TestWhatCannotBeCapturedIsNotForwarded(t *testing.T) {
 	in := newTestInspector(t, listenOptions{secrets: []string{testSecret}, forward: target, dir: t.TempDir()})
 	in.dir.path += "/gone"
 	require.Equal(t, 503, answerOf(http.HandlerFunc(in.receive), sampleBody("open"), nil))
-	require.Nil(t, a.request)
+	require.Empty(t, a.requests)
 }
 
 func TestTheAnswerIsInTheCapture(t *testing.T) {
@@ -196,7 +198,7 @@ func TestAPasswordInForwardIsBasicAuthentication(t *testing.T) {
 	a := startApp(t, func(http.ResponseWriter, *http.Request) {})
 	l := startListen(t, testSecret, "-forward", strings.Replace(a.URL, "http://", "http://user:pass@", 1))
 	require.Equal(t, 200, l.deliver(t, testSecret, sampleBody("open")))
-	user, password, ok := a.request.BasicAuth()
+	user, password, ok := (<-a.requests).BasicAuth()
 	require.True(t, ok)
 	require.Equal(t, "user:pass", user+":"+password)
 }

@@ -89,7 +89,7 @@ func TestAReplayIsByteForByte(t *testing.T) {
 	})
 	l := startListen(t, testSecret, "-forward", a.URL)
 	require.Equal(t, 200, l.deliver(t, strings.Repeat("0", 32), awkward)) // does not verify, and is shown so again
-	first := a.request.Header
+	first, _ := <-a.requests, <-a.bodies
 	s := openStream(t, l, "")
 	run := l.startRun(t, "/api/deliveries/1/replay", `{"retries":true,"speed":100000}`)
 	attempts, end := s.follow(t, run)
@@ -97,8 +97,10 @@ func TestAReplayIsByteForByte(t *testing.T) {
 	require.Len(t, attempts, 2)
 	require.Equal(t, []int{500, 200}, []int{attempts[0].Status, attempts[1].Status})
 	require.Equal(t, "3", attempts[1].Delivery)
-	require.Equal(t, awkward, a.body)
-	require.Equal(t, first, a.request.Header)
+	for range attempts {
+		require.Equal(t, awkward, <-a.bodies)
+		require.Equal(t, first.Header, (<-a.requests).Header)
+	}
 
 	d := l.detail(t, "3")
 	require.Equal(t, sourceReplayed, d.Source)
