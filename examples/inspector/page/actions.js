@@ -21,8 +21,6 @@ export function speedSelect(label) {
   return el("select", { "aria-label": label }, speeds.map(([speed, text]) => el("option", { value: speed, selected: speed === 300 }, text)));
 }
 
-const followed = new Map(); // id of a delivery: its runs, newest first
-
 // Actions shows the buttons for one delivery. getBody() promises its bytes.
 export class Actions {
   constructor(delivery, info, getBody) {
@@ -30,7 +28,7 @@ export class Actions {
     this.info = info;
     this.getBody = getBody;
     this.speed = speedSelect("Time between the attempts");
-    this.runs = el("div", { class: "runs" }, followed.get(delivery.id) || []);
+    this.runs = el("div", { class: "runs" }, runs.replaysOf(delivery.id));
     const button = (text, click, more) => el("button", { type: "button", click, ...more }, text);
     const copy = (text, write) => button(text, () => this.copy(text, write), { disabled: delivery.bytes === 0 });
     this.node = el(
@@ -53,8 +51,8 @@ export class Actions {
     try {
       const { run } = await api.replay(this.delivery.id, { retries, speed: Number(this.speed.value) });
       const node = runs.view(run, (retries ? "Replay with retries" : "Replay") + ", run " + run);
-      followed.set(this.delivery.id, [node, ...(followed.get(this.delivery.id) || [])].slice(0, 5));
-      this.runs.replaceChildren(...followed.get(this.delivery.id));
+      runs.addReplay(this.delivery.id, node);
+      this.runs.replaceChildren(...runs.replaysOf(this.delivery.id));
     } catch (error) {
       toast(error.message, true);
     }

@@ -48,23 +48,20 @@ export const captureURL = (id) => delivery(id) + "/capture";
 export const replay = (id, options) => post(delivery(id) + "/replay", options);
 export const send = (options) => post("/api/send", options);
 
-// stream calls on.delivery, on.attempt and on.end as things happen. on.open is
-// called when the stream begins, and again with true after each interruption.
-// EventSource sends Last-Event-ID by itself when it connects again.
+// stream calls on.delivery, on.attempt and on.end as things happen, on.open when
+// the connection is there, also after an interruption, and on.lost when it is
+// not. on.reset tells that the inspector was restarted: ids and runs may be
+// others now. EventSource sends Last-Event-ID by itself when it connects again.
 export function stream(on) {
   const source = new EventSource("/api/stream");
-  let before = false;
-  source.addEventListener("open", () => {
-    on.open(before);
-    before = true;
-  });
+  source.addEventListener("open", () => on.open());
   source.addEventListener("error", () => {
     on.lost();
     // The browser gives up after an answer that is no stream, such as a
     // proxy's error page. Begin anew then.
     if (source.readyState === EventSource.CLOSED) setTimeout(() => stream(on), 2000);
   });
-  for (const name of ["delivery", "attempt", "end"]) {
+  for (const name of ["delivery", "attempt", "end", "reset"]) {
     source.addEventListener(name, (event) => on[name](JSON.parse(event.data)));
   }
 }

@@ -104,12 +104,12 @@ export class BodyView {
   }
 
   textLine(i) {
-    const { start, end, depth, source, piece, continued } = this.lines[i];
+    const { start, end, depth, source, continued } = this.lines[i];
     const text = el("span", { class: "text" });
     const before = this.lines[i - 1];
     text.style.paddingInlineStart = 2 * depth + "ch";
     if (this.marks.has(i)) this.markedText(text, start, end, this.marks.get(i));
-    else if (piece) appendText(text, this.text(start, end));
+    else if (continued) appendText(text, this.text(start, end));
     else for (const [name, token] of tokens(this.text(start, end))) text.append(shown(token, { class: name || false }));
     const number = continued || before?.source === source ? "" : source;
     return el("div", { class: "line" }, el("span", { class: "gutter" }, number), text);

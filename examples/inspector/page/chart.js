@@ -1,8 +1,8 @@
 // chart.js draws the events of the last hour: a column for each minute, stacked
 // by kind. A column narrows the list to its minute, a legend entry to its kind.
 
-import { clock, count, el, shown, svg, visible } from "./text.js";
-import { family, inOrder } from "./kinds.js";
+import { clock, count, el, svg, visible } from "./text.js";
+import { family, familyName, inOrder } from "./kinds.js";
 import { state, update } from "./state.js";
 
 const columns = 60;
@@ -104,38 +104,41 @@ export class Chart {
 
   drawLegend() {
     const totals = this.minutes.totals();
-    for (const kind of state.kinds) if (!totals.has(kind)) totals.set(kind, 0);
     this.plot.setAttribute(
       "aria-label",
       "Events of the last hour: " + (totals.size ? describe(totals) : "none") + ". Arrow keys move between minutes.",
     );
-    const entries = inOrder([...totals]);
+    for (const kind of state.kinds) if (!totals.has(kind)) totals.set(kind, 0);
+    const families = new Map(); // name: {n, kinds}
+    for (const [kind, n] of inOrder([...totals])) {
+      const family = families.get(familyName(kind)) || { n: 0, kinds: [] };
+      families.set(familyName(kind), { n: family.n + n, kinds: [...family.kinds, kind] });
+    }
     // Replacing buttons would take the focus from them: change them in place.
     const { legend } = this.nodes;
-    if (entries.map(([kind]) => kind).join() !== this.legend) {
-      this.legend = entries.map(([kind]) => kind).join();
-      legend.replaceChildren(...entries.map(([kind]) => el("li", {}, this.legendButton(kind))));
+    const names = [...families.keys()].join();
+    if (names !== this.names) {
+      this.names = names;
+      legend.replaceChildren(...[...families].map(([name, { kinds }]) => el("li", {}, legendButton(name, kinds[0]))));
     }
-    entries.forEach(([kind, n], i) => {
+    [...families.values()].forEach(({ n, kinds }, i) => {
       const button = legend.children[i].firstChild;
-      button.setAttribute("aria-pressed", state.kinds.includes(kind));
+      button.setAttribute("aria-pressed", kinds.every((kind) => state.kinds.includes(kind)));
+      button.title = "Show only " + kinds.map(visible).join(", ");
+      button.onclick = () => toggle(kinds);
       button.lastChild.textContent = n;
     });
   }
+}
 
-  legendButton(kind) {
-    const toggle = () => {
-      const kinds = state.kinds.includes(kind) ? state.kinds.filter((k) => k !== kind) : [...state.kinds, kind];
-      update({ kinds });
-    };
-    return el(
-      "button",
-      { type: "button", class: "key", title: "Show only " + visible(kind), click: toggle },
-      el("span", { class: "dot k-" + family(kind) }),
-      shown(kind, { class: "cut" }),
-      el("span", { class: "number" }),
-    );
-  }
+function legendButton(name, kind) {
+  return el("button", { type: "button", class: "key" }, el("span", { class: "dot k-" + family(kind) }), name, el("span", { class: "number" }));
+}
+
+function toggle(kinds) {
+  const others = state.kinds.filter((kind) => !kinds.includes(kind));
+  const all = others.length + kinds.length === state.kinds.length;
+  update({ kinds: all ? others : [...others, ...kinds] });
 }
 
 function describe(kinds) {

@@ -34,6 +34,13 @@ export class Detail {
     }
   }
 
+  // reload shows a delivery as if nothing was known of it: after a restart its id
+  // may be another delivery's.
+  reload(id) {
+    this.id = undefined;
+    return this.show(id);
+  }
+
   nothing() {
     this.node.replaceChildren(
       el("p", { class: "placeholder" }, "Choose a delivery to see what is in it."),
@@ -166,7 +173,7 @@ function facts(delivery) {
 function headers(header) {
   if (!header?.length) return el("p", { class: "muted" }, "The request has no headers.");
   const rows = header.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, shown(name)), el("td", {}, shown(value))));
-  return el("table", { class: "fields" }, el("caption", { class: "hidden" }, "Headers"), el("tbody", {}, rows));
+  return el("table", { class: "fields", "aria-label": "Headers" }, el("tbody", {}, rows));
 }
 
 function answer(delivery) {

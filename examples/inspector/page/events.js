@@ -48,8 +48,8 @@ function content(item, time, goTo) {
   ];
   return [
     item.error ? fault(item.error, goTo) : null,
-    el("table", { class: "fields about" }, el("caption", { class: "hidden" }, "About the event"), el("tbody", {}, rows)),
-    el("table", { class: "fields" }, el("caption", { class: "hidden" }, "Fields"), el("tbody", {}, (item.fields || []).map(field))),
+    el("table", { class: "fields about", "aria-label": "About the event" }, el("tbody", {}, rows)),
+    el("table", { class: "fields", "aria-label": "Fields" }, el("tbody", {}, (item.fields || []).map(field))),
   ].filter(Boolean);
 }
 

@@ -14,6 +14,9 @@ export function family(kind) {
   return order.includes(name) ? name : "unknown";
 }
 
+// familyName returns what the legend calls the family of a kind.
+export const familyName = (kind) => family(kind).replaceAll("-", " ");
+
 // inOrder sorts [kind, …] pairs as the chart stacks them.
 export function inOrder(pairs) {
   const rank = ([kind]) => order.indexOf(family(kind));

@@ -21,6 +21,12 @@ export class List {
     };
   }
 
+  // load asks for the deliveries that pass the filter, and shows the open one.
+  async load(filter) {
+    await this.deliveries.setFilter(filter);
+    this.follow(state.id);
+  }
+
   changed(above) {
     const { rows, total, nothing, none } = this.nodes;
     const { total: n, ready, error } = this.deliveries;
@@ -127,13 +133,18 @@ function drawRow(summary) {
   );
 }
 
+// chips names one or two kinds. Of more there is a dot for each.
 function chips(kinds) {
   if (!kinds.length) return [el("span", { class: "muted" }, "no events")];
-  const few = kinds.slice(0, 4).map(([kind, n]) =>
-    el("span", { class: "chip" }, el("span", { class: "dot k-" + family(kind) }), shown(kind, { class: "cut" }), n > 1 ? el("b", {}, n) : null),
+  const dot = (kind) => el("span", { class: "dot k-" + family(kind) });
+  if (kinds.length > 2) {
+    const events = kinds.reduce((sum, [, n]) => sum + n, 0);
+    const families = new Map(kinds.map(([kind]) => [family(kind), kind]));
+    return [el("span", { class: "dots" }, [...families.values()].map(dot)), el("span", { class: "cut" }, count(events, "event"))];
+  }
+  return kinds.map(([kind, n]) =>
+    el("span", { class: "chip" }, dot(kind), shown(kind, { class: "cut" }), n > 1 ? el("b", {}, n) : null),
   );
-  if (kinds.length > 4) few.push(el("span", { class: "muted" }, "+" + (kinds.length - 4)));
-  return few;
 }
 
 // setUpFilters ties the controls above the list to the state.

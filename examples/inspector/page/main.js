@@ -39,7 +39,7 @@ async function start() {
     chart.update();
     if (["kinds", "q", "verified", "status", "minute"].some((name) => String(now[name]) !== String(before[name]))) {
       $("rows").scrollTop = 0;
-      list.deliveries.setFilter(now);
+      list.load(now);
     }
     if (now.id !== before.id) {
       list.follow(now.id);
@@ -48,16 +48,17 @@ async function start() {
     }
   });
 
+  showFilters();
+  sides();
   const announce = setUpAnnouncements();
   api.stream({
-    // What happened while the connection was lost, or while the inspector was
-    // restarted, is asked for anew: nothing is missing and nothing doubled.
-    open(again) {
+    // Whatever happens from here on comes through the stream, so the list that
+    // is loaded now misses nothing, at the start and after an interruption.
+    open() {
       live(true);
-      if (!again) return;
-      list.deliveries.refresh();
+      list.load(state);
       minutes.load().catch(() => {});
-      if (state.id) detail.show(state.id);
+      detail.reload(state.id);
     },
     lost: () => live(false),
     delivery(summary) {
@@ -67,6 +68,7 @@ async function start() {
       detail.again(summary);
       announce(summary);
     },
+    reset: () => runs.forget(),
     attempt: runs.attempt,
     end: runs.end,
   });
@@ -88,12 +90,6 @@ async function start() {
   for (const button of document.querySelectorAll("[data-hook]")) button.addEventListener("click", () => copyText("Webhook URL", info.webhook));
   $("help-open").addEventListener("click", () => $("help").showModal());
 
-  showFilters();
-  sides();
-  detail.show(state.id);
-  await list.deliveries.setFilter(state);
-  list.follow(state.id);
-  await minutes.load();
 }
 
 // inspectorInfo waits until the inspector answers.

@@ -103,11 +103,10 @@ export function wrapped(bytes, lines, width) {
     while (line.end - start > room) {
       let end = start + room;
       while (end > start + room - 3 && (bytes[end] & 0xc0) === 0x80) end--;
-      short.push({ ...line, start, end, piece: true, continued: start > line.start });
+      short.push({ ...line, start, end, continued: start > line.start });
       start = end;
     }
-    const piece = start > line.start;
-    short.push({ ...line, start, piece, continued: piece });
+    short.push({ ...line, start, continued: start > line.start });
   }
   return short;
 }

@@ -5,6 +5,7 @@ import { el, shown, took } from "./text.js";
 import { update } from "./state.js";
 
 const runs = new Map(); // number of the run: {attempts, end, views}
+const replays = new Map(); // id of the delivery: views
 
 // The stream may tell of a run before the answer that names it is here, so a
 // run begins to exist with whatever comes first.
@@ -25,6 +26,20 @@ export function end(data) {
   const run = find(data.run);
   run.end = data;
   for (const view of run.views) view(run);
+}
+
+// forget drops all runs.
+export function forget() {
+  runs.clear();
+  replays.clear();
+}
+
+// replaysOf returns the views of a delivery's replays, newest first.
+export const replaysOf = (delivery) => replays.get(delivery) || [];
+
+// addReplay keeps the view of a replay for when the delivery is opened again.
+export function addReplay(delivery, node) {
+  replays.set(delivery, [node, ...replaysOf(delivery)].slice(0, 5));
 }
 
 // view returns an element that shows a run while it goes on.

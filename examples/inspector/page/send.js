@@ -37,7 +37,9 @@ export class SendForm {
   }
 
   open() {
-    if (!this.dialog.open) this.dialog.showModal();
+    if (this.dialog.open) return;
+    this.dialog.showModal();
+    this.boxes()[0]?.focus();
   }
 
   boxes() {
