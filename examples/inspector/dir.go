@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // A captureDir is a folder of captures.
@@ -21,7 +22,7 @@ type captureDir struct {
 func openDir(path string) (*captureDir, error) {
 	// Captures hold people's addresses: nobody else may read them.
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the folder of -dir: %w", err)
+		return nil, fmt.Errorf("cannot make the folder of -dir: %s", fileError(err))
 	}
 	return &captureDir{path: path}, nil
 }
@@ -60,32 +61,44 @@ func (d *captureDir) mayKeep(new *delivery) bool {
 func (d *captureDir) load(max int, notes *printer) ([]*capture, error) {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the folder of -dir: %w", err)
+		return nil, fmt.Errorf("cannot read the folder of -dir: %s", fileError(err))
 	}
 	var captures []*capture
-	seen := make(map[int]bool)
 	for _, entry := range slices.Backward(entries) {
 		name := entry.Name()
 		if strings.HasPrefix(name, ".") || filepath.Ext(name) != captureExt {
 			continue
 		}
 		c, err := readCaptureFile(filepath.Join(d.path, name))
-		switch {
-		case err != nil:
+		if err != nil {
 			notes.linef("inspector: %s is left out: %s", name, fileError(err))
-			continue
-		case c.id <= 0 || seen[c.id]:
-			notes.linef("inspector: %s is left out: its Inspector-Id is missing or not its own", name)
 			continue
 		}
 		if max -= c.size(); max < 0 {
 			break
 		}
-		seen[c.id] = true
 		captures = append(captures, c)
 	}
-	slices.SortFunc(captures, func(a, b *capture) int { return a.id - b.id })
+	slices.Reverse(captures)
+	number(captures)
 	return captures, nil
+}
+
+// number gives ids to the captures that have none of their own: a person, or a
+// second inspector, may have added them to the folder.
+func number(captures []*capture) {
+	last := 0
+	for _, c := range captures {
+		last = max(last, c.id)
+	}
+	seen := make(map[int]bool)
+	for _, c := range captures {
+		if c.id <= 0 || seen[c.id] {
+			last++
+			c.id = last
+		}
+		seen[c.id] = true
+	}
 }
 
 // readCaptureFile reads one file.
@@ -102,7 +115,11 @@ func readCaptureFile(name string) (*capture, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return readCapture(file)
+	c, err := readCapture(file)
+	if err == nil && c.receivedAt.IsZero() {
+		c.receivedAt = info.ModTime().UTC().Truncate(time.Millisecond) // a person wrote it
+	}
+	return c, err
 }
 
 // maxHeader is more than the server takes of a request's header.

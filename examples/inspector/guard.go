@@ -12,14 +12,17 @@ import (
 // A guard keeps the page and the API to the person at this machine. They show
 // everybody's mail, and other pages in the same browser can send requests here.
 type guard struct {
-	host string // of -addr
-	csrf *http.CrossOriginProtection
+	host  string // of -addr
+	notes *printer
 }
 
-func newGuard(addr string) *guard {
+func newGuard(addr string, notes *printer) *guard {
 	host, _, _ := net.SplitHostPort(addr)
-	return &guard{strings.ToLower(host), http.NewCrossOriginProtection()}
+	return &guard{strings.ToLower(host), notes}
 }
+
+// crossOrigin tells the requests that a page of another origin makes.
+var crossOrigin = http.NewCrossOriginProtection()
 
 // contentPolicy lets the page load its own files and talk to its own API, and
 // nothing else. What the page shows is other people's text.
@@ -38,6 +41,9 @@ func (g *guard) protect(next http.Handler) http.Handler {
 		header.Set("Cross-Origin-Opener-Policy", "same-origin")
 		if err := g.check(r); err != nil {
 			writeError(w, err)
+			if r.Method == http.MethodPost {
+				g.notes.linef("inspector: refused a POST: %v; deliveries go to %s", err, webhookPath)
+			}
 			return
 		}
 		// Nobody may hold a connection by sending or reading slowly. A
@@ -66,8 +72,8 @@ func (g *guard) check(r *http.Request) error {
 				"), which would show the page to others: open it on this machine"}
 		}
 	}
-	if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") {
-		return g.checkOrigin(r)
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		return checkOrigin(r)
 	}
 	return nil
 }
@@ -90,8 +96,9 @@ func (g *guard) isOwnHost(hostPort string) bool {
 
 // checkOrigin refuses the requests of other pages. CrossOriginProtection lets
 // every GET pass.
-func (g *guard) checkOrigin(r *http.Request) error {
-	foreign := &refusal{http.StatusForbidden, "the request is another page's: use the API from the inspector's page or a script"}
+func checkOrigin(r *http.Request) error {
+	foreign := &refusal{http.StatusForbidden,
+		"the request is another page's: use the API from the inspector's page or a script"}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
 		return foreign
 	}
@@ -100,7 +107,7 @@ func (g *guard) checkOrigin(r *http.Request) error {
 			return foreign
 		}
 	}
-	if err := g.csrf.Check(r); err != nil {
+	if err := crossOrigin.Check(r); err != nil {
 		return foreign
 	}
 	if r.Method == http.MethodPost && !isJSON(r.Header.Get("Content-Type")) {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -60,8 +62,20 @@ func judge(header http.Header, body []byte, secrets []string) verdict {
 			return verdict{verifiedYes, i + 1, "The signature matches.", ""}
 		}
 	}
+	if len(body) > maxDiagnosed {
+		return verdict{verifiedNo, 0, "The signature does not match the body.",
+			"Download the capture, and let inspector diagnose find out why."}
+	}
+	diagnosing.Lock()
+	defer diagnosing.Unlock()
 	return mismatch(mailtrapwebhook.Diagnose(body, signature, secrets...))
 }
+
+// maxDiagnosed and diagnosing bound what strangers can cost: a diagnosis signs
+// the body dozens of times.
+const maxDiagnosed = 1 << 20
+
+var diagnosing sync.Mutex
 
 // mismatch returns the verdict that an error of Diagnose is. Its text is a
 // cause, a colon and a fix.
@@ -222,11 +236,11 @@ func (c content) kindList() string {
 	})
 	var list []string
 	for _, c := range counts {
-		list = append(list, plural(c.n, c.kind))
+		list = append(list, fmt.Sprintf("%d %s", c.n, c.kind))
 	}
 	const most = 4
 	if len(list) > most {
-		list = append(list[:most], plural(len(list)-most, "more kind")+"s")
+		list = append(list[:most-1], fmt.Sprintf("%d more kinds", len(list)-most+1))
 	}
 	return strings.Join(list, ", ")
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"syscall"
 	"time"
 )
 
@@ -100,8 +101,11 @@ func listen(ctx context.Context, args []string, env environment) error {
 		return err
 	}
 	listener, err := net.Listen("tcp", opts.addr)
-	if err != nil {
-		return fmt.Errorf("cannot listen on %s: choose another address with -addr (%w)", opts.addr, err)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("another program listens on %s: end it, or choose another address with -addr", opts.addr)
+	case err != nil:
+		return fmt.Errorf("cannot listen: choose another address with -addr (%w)", err)
 	}
 	in, err := newInspector(opts, listener.Addr(), env)
 	if err != nil {
@@ -223,7 +227,7 @@ func (in *inspector) handler(addr string) http.Handler {
 
 	all := http.NewServeMux()
 	all.HandleFunc(webhookPath, in.receive)
-	all.Handle("/", newGuard(addr).protect(guarded))
+	all.Handle("/", newGuard(addr, in.notes).protect(guarded))
 	return all
 }
 

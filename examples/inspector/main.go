@@ -63,7 +63,11 @@ type command struct {
 }
 
 var commands = map[string]command{
-	"listen": {listenUsage, listen},
+	"listen":   {listenUsage, listen},
+	"send":     {sendUsage, send},
+	"replay":   {replayUsage, replay},
+	"diagnose": {diagnoseUsage, diagnose},
+	"sign":     {signUsage, sign},
 }
 
 // A usageError is an error in how the program was called.

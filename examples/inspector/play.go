@@ -144,8 +144,8 @@ func (p player) replace(header http.Header, resign bool) {
 	}
 }
 
-// deliver sends one body. end is nil for a body that a receiver treated well.
-func (p player) deliver(ctx context.Context, m *webhooktest.Mailtrap, body []byte) (webhooktest.Result, error) {
+// deliver sends a body. Its error is nil if the receiver did well.
+func deliver(ctx context.Context, m *webhooktest.Mailtrap, body []byte) (webhooktest.Result, error) {
 	result, err := m.Deliver(ctx, body)
 	if err != nil {
 		return result, err

@@ -117,7 +117,7 @@ func (r *runs) play(p *pageRun) endMessage {
 		m.OnAttempt = func(a webhooktest.Attempt) {
 			r.in.store.hub.publish(newMessage("attempt", "", p.attempt(a)))
 		}
-		result, err := p.deliver(r.ctx, m, body)
+		result, err := deliver(r.ctx, m, body)
 		end.Acknowledged = end.Acknowledged && result.Acknowledged
 		end.Paused = end.Paused || result.Paused
 		if err != nil && end.Error == "" {

@@ -16,6 +16,11 @@ func (in *inspector) receive(w http.ResponseWriter, r *http.Request) {
 		in.refuse(w, &refusal{http.StatusMethodNotAllowed, "the request is not a POST: Mailtrap posts"})
 		return
 	}
+	if crossOrigin.Check(r) != nil {
+		// Any page in the browser could otherwise reach the app.
+		in.refuse(w, &refusal{http.StatusForbidden, "a page in a browser sent the request: Mailtrap is none"})
+		return
+	}
 	body, release, err := in.readBody(w, r)
 	if err != nil {
 		in.refuse(w, err)
@@ -170,7 +175,7 @@ func lineOf(d *delivery) string {
 	case d.content.fault != nil:
 		what = "broken: " + errorText(d.content.fault)
 	case d.content.events > 0:
-		what += ": " + d.content.kindList()
+		what += fmt.Sprintf(", %s: %s", plural(d.content.events, "event"), d.content.kindList())
 	}
 	line := fmt.Sprintf("%s  #%-4d  %-12s  %3d in %-8s  %s", d.receivedAt.Local().Format(time.TimeOnly), d.id,
 		verifiedWord[d.verdict.verified], d.answer.status, roundMillis(d.answer.duration), what)
@@ -190,5 +195,10 @@ func roundMillis(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// plural returns "3 bounce" for lists.
-func plural(n int, what string) string { return fmt.Sprintf("%d %s", n, what) }
+// plural returns "1 event" or "3 events".
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
