@@ -25,19 +25,24 @@ func TestLook(t *testing.T) {
 	in.post(secret, []byte(`{"events":[{"event":"bounce","email":42,"custom_variables":[],"new":{"a":1},"category":"x‮y"},5]}`))
 	in.post(secret, []byte(`{"events":[{"event":"bounce","email":`))
 	in.post(secret, webhooktest.Body(mailtrapwebhook.FormatJSON, webhooktest.Sample("bounce")))
-	for name, v := range map[string]view{
-		"1280": wide, "1280d": {1280, 800, true}, "1600": {1600, 900, false}, "400": {400, 800, false}, "400d": {400, 800, true},
-	} {
-		p := in.open(v, "#id=40")
+	empty := start(t)
+	p := empty.open(wide, "")
+	p.wait(`!document.getElementById("nothing").hidden`)
+	p.shot(filepath.Join(dir, "empty.png"))
+	for id, v := range map[string]view{"41": wide, "42": wide, "43": wide, "44": {400, 800, true}, "40": {1600, 900, true}} {
+		p := in.open(v, "#id="+id)
 		p.wait(`document.querySelectorAll("#rows .row").length > 5`)
 		p.waitText("#detail", "Events")
-		p.shot(filepath.Join(dir, name+"-open.png"))
+		p.shot(filepath.Join(dir, id+"-open.png"))
 		p.button("#detail", "Body")
-		p.wait(`document.querySelectorAll(".code .line").length > 1`)
-		p.shot(filepath.Join(dir, name+"-body.png"))
-		p.key("\x1b")
-		p.shot(filepath.Join(dir, name+"-list.png"))
-		p.key("s")
-		p.shot(filepath.Join(dir, name+"-send.png"))
+		p.wait(`document.querySelectorAll(".code .line").length > 0`)
+		p.shot(filepath.Join(dir, id+"-body.png"))
+		p.button("#detail", "Bytes")
+		p.button("#detail", "Replay")
+		p.wait(`document.querySelector(".outcome:not(.waiting)")`)
+		p.shot(filepath.Join(dir, id+"-bytes.png"))
+		p.button("#detail", "Answer")
+		p.key("?")
+		p.shot(filepath.Join(dir, id+"-answer.png"))
 	}
 }

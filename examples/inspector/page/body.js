@@ -55,7 +55,7 @@ export class BodyView {
   // layOut breaks the body into lines that fit the box.
   layOut() {
     const columns = Math.floor(this.box.clientWidth / this.charWidth()) - 8;
-    const width = this.way === "bytes" ? (columns < 72 ? 8 : 16) : Math.max(20, columns);
+    const width = this.way === "bytes" ? (columns < 70 ? 8 : 16) : Math.max(20, columns);
     if (width === this.width) return;
     this.width = width;
     this.drawn = new Map();
@@ -125,7 +125,7 @@ export class BodyView {
     while (next < end && (this.bytes[next] & 0xc0) === 0x80) next++;
     appendText(text, this.text(start, at));
     // A body that breaks off has its fault behind the last byte.
-    text.append(at < next ? el("mark", {}, shown(this.text(at, next))) : el("mark", { title: "The body ends here." }, "\u2404"));
+    text.append(at < next ? el("mark", {}, shown(this.text(at, next))) : el("mark", {}, "end of body"));
     appendText(text, this.text(next, end));
   }
 

@@ -2,7 +2,7 @@
 // answer.
 
 import * as api from "./api.js";
-import { appendText, count, el, icon, moment, shown, size, took } from "./text.js";
+import { appendText, count, el, icon, moment, sentence, shown, size, took } from "./text.js";
 import { Actions } from "./actions.js";
 import { BodyView } from "./body.js";
 import { events } from "./events.js";
@@ -171,7 +171,7 @@ function facts(delivery) {
 }
 
 function headers(header) {
-  if (!header?.length) return el("p", { class: "muted" }, "The request has no headers.");
+  if (!header?.length) return el("p", { class: "muted" }, "No headers.");
   const rows = header.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, shown(name)), el("td", {}, shown(value))));
   return el("table", { class: "fields", "aria-label": "Headers" }, el("tbody", {}, rows));
 }
@@ -196,7 +196,7 @@ function answer(delivery) {
       `${by} answered ${answer.status} in ${took(answer.durationMs)}.`,
       answer.status === 200 ? "" : " Mailtrap would send it again.",
     ),
-    answer.error ? el("p", { class: "fix" }, shown(answer.error)) : null,
+    answer.error ? el("p", { class: "fix" }, shown(sentence(answer.error))) : null,
     headers(answer.header),
     answer.body ? body : null,
   );

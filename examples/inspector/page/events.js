@@ -7,7 +7,10 @@ import { family } from "./kinds.js";
 // a closed one are not drawn. goTo(offset) shows a place in the body.
 export function events(delivery, goTo) {
   const items = delivery.items || [];
-  if (!items.length) return el("p", { class: "muted" }, "No event can be read from the body.");
+  if (!items.length) {
+    const why = delivery.fault && fault(delivery.fault, goTo);
+    return el("div", {}, el("p", { class: "muted" }, "No event can be read from the body."), why);
+  }
   const odd = items.findIndex((item) => item.error);
   const list = items.map((item, i) => event(item, i, items.length, goTo));
   // A few events are all open, of many the first or the first that is odd.

@@ -120,12 +120,12 @@ function drawRow(summary) {
     { class: "row", role: "option", id: "row-" + Number(summary.id), "data-id": summary.id, "aria-label": label.join(", ") },
     el("span", { class: "mark", title: visible(summary.verdict) }, icon(summary.verified)),
     el("span", { class: "time", title: received.toISOString() }, today ? clock(received) : day(received).slice(5) + " " + clock(received).slice(0, 5)),
-    el("span", { class: "kinds", title: kinds.map(([kind, n]) => n + " " + visible(kind)).join(", ") }, chips(kinds)),
+    el("span", { class: "kinds", title: kinds.map(([kind, n]) => n + " " + visible(kind)).join(", ") }, chips(kinds, summary.odd || summary.source !== "received")),
     el(
       "span",
       { class: "notes" },
       summary.odd ? el("span", { class: "tag warn" }, summary.odd + " odd") : null,
-      summary.source === "received" ? null : el("span", { class: "tag" }, summary.source),
+      summary.source === "received" ? null : el("span", { class: "tag" }, summary.source === "sent" ? "sent" : "replay"),
     ),
     el("span", { class: "format" }, summary.format || "unreadable"),
     el("span", { class: "status" + (summary.status === 200 ? "" : summary.status ? " bad" : " waiting"), title: visible(summary.error || "") }, answer),
@@ -133,14 +133,15 @@ function drawRow(summary) {
   );
 }
 
-// chips names one or two kinds. Of more there is a dot for each.
-function chips(kinds) {
+// chips names one or two kinds. Where there are more, or no room for the names,
+// each has a dot.
+function chips(kinds, crowded) {
   if (!kinds.length) return [el("span", { class: "muted" }, "no events")];
   const dot = (kind) => el("span", { class: "dot k-" + family(kind) });
-  if (kinds.length > 2) {
+  if (kinds.length > (crowded ? 1 : 2)) {
     const events = kinds.reduce((sum, [, n]) => sum + n, 0);
     const families = new Map(kinds.map(([kind]) => [family(kind), kind]));
-    return [el("span", { class: "dots" }, [...families.values()].map(dot)), el("span", { class: "cut" }, count(events, "event"))];
+    return [el("span", { class: "dots" }, [...families.values()].map(dot)), el("span", {}, count(events, "event"))];
   }
   return kinds.map(([kind, n]) =>
     el("span", { class: "chip" }, dot(kind), shown(kind, { class: "cut" }), n > 1 ? el("b", {}, n) : null),

@@ -1,7 +1,7 @@
 // runs.js shows what the inspector sends: each attempt as it happens, and how
 // the run ends.
 
-import { el, shown, took } from "./text.js";
+import { el, sentence, shown, took } from "./text.js";
 import { update } from "./state.js";
 
 const runs = new Map(); // number of the run: {attempts, end, views}
@@ -85,7 +85,7 @@ function attemptRow({ number, copy, status, durationMs, error, delivery }) {
 
 function conclusion({ attempts, end }) {
   if (!end) return attempts.length ? "Waiting for the next attempt\u2026" : "Sending\u2026";
-  if (end.error) return end.error;
+  if (end.error) return sentence(end.error);
   if (end.acknowledged) return "The receiver acknowledged it.";
   return end.paused ? "Mailtrap would now pause the webhook." : "The receiver refused it, as it should.";
 }

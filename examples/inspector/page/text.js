@@ -68,6 +68,12 @@ export function icon(name) {
   return svg("svg", { class: "icon icon-" + name, "aria-hidden": "true" }, svg("use", { href: "#" + name }));
 }
 
+// sentence makes a sentence of the text of an error.
+export function sentence(s) {
+  const text = s.charAt(0).toUpperCase() + s.slice(1);
+  return /[.?!)\u2026]$/.test(text) ? text : text + ".";
+}
+
 const two = (n) => String(n).padStart(2, "0");
 
 // clock returns the local time of day, as 08:00:00.
