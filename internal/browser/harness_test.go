@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	cdpbrowser "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
@@ -64,6 +65,16 @@ func run(m *testing.M) int {
 	if err := chromedp.Do(chromium); err != nil {
 		fmt.Fprintln(os.Stderr, "Chromium does not start: install Debian's package chromium:", err)
 		return 1
+	}
+	for _, name := range []string{"clipboard-write", "clipboard-read"} {
+		_, err := chromedp.CallBrowser(chromium, cdpbrowser.SetPermission, cdpbrowser.SetPermissionParams{
+			Permission: &cdpbrowser.PermissionDescriptor{Name: name, AllowWithoutSanitization: name == "clipboard-read"},
+			Setting:    cdpbrowser.PermissionSettingGranted,
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "Chromium does not permit", name, err)
+			return 1
+		}
 	}
 	return m.Run()
 }
@@ -174,8 +185,13 @@ func (in *inspector) open(v view, hash string) *tab {
 		},
 	})
 	require.NoError(in.t, err)
+	// A page without the focus may not use the clipboard.
+	_, err = chromedp.Call(ctx, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	require.NoError(in.t, err)
 	p.do(chromedp.Navigate(in.url + "/" + hash))
 	p.wait(`document.getElementById("live").textContent === "live"`)
+	p.wait(`document.getElementById("rows").hidden || document.querySelector("#rows [role=option]")`)
+	p.wait(`!document.getElementById("total").textContent.includes("Loading")`)
 	in.t.Cleanup(p.checkQuiet)
 	return p
 }
@@ -202,7 +218,7 @@ func (p *tab) wait(condition string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("after 10 s it does not hold that %s; the page says:\n%s", condition, p.text("body"))
+			p.t.Fatalf("after 10 s it does not hold that %s; the delivery says:\n%s", condition, p.text("#detail"))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

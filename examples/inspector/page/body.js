@@ -145,6 +145,7 @@ export class BodyView {
       digits.append(gap, at === fault ? el("mark", {}, hex(b, 2)) : hex(b, 2));
       letters.append(at === fault ? el("mark", {}, letter) : letter);
     }
+    if (fault === end) letters.append(el("mark", {}, "end of body"));
     return el("div", { class: "line hex" }, el("span", { class: "gutter" }, hex(start, 6)), digits, letters);
   }
 }
