@@ -174,6 +174,12 @@ func parseFilter(r *http.Request) (f filter, err error) {
 	} else if f.status, err = parseNumber(status, 0, 999); err != nil {
 		return f, badRequest("status is a number, or not200")
 	}
+	if f.since, err = parseTime(query.Get("since")); err != nil {
+		return f, badRequest("since is a time such as 2026-11-26T08:00:00Z")
+	}
+	if f.until, err = parseTime(query.Get("until")); err != nil {
+		return f, badRequest("until is a time such as 2026-11-26T08:00:00Z")
+	}
 	if f.limit, err = parseNumber(query.Get("limit"), defaultLimit, maxLimit); err != nil || f.limit == 0 {
 		return f, badRequest("limit is a number from 1 to %d", maxLimit)
 	}
@@ -181,6 +187,14 @@ func parseFilter(r *http.Request) (f filter, err error) {
 		return f, badRequest("before is the id of a delivery")
 	}
 	return f, nil
+}
+
+// parseTime returns the zero time for "".
+func parseTime(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	return time.Parse(time.RFC3339, text)
 }
 
 // parseNumber returns absent for "".

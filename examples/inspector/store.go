@@ -5,6 +5,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxStored bounds the deliveries in memory.
@@ -113,8 +114,10 @@ type filter struct {
 	q        string   // in lower case
 	verified string   // "" for all
 	status   int      // 0 for all
-	not200   bool
-	before   int // an id, or 0
+	not200   bool      // answered, but not 200
+	since    time.Time // the zero time for all
+	until    time.Time // not itself; the zero time for all
+	before   int       // an id, or 0
 	limit    int
 }
 
@@ -122,7 +125,9 @@ func (f *filter) matches(d *delivery) bool {
 	switch {
 	case f.verified != "" && d.verdict.verified != f.verified,
 		f.status != 0 && d.answer.status != f.status,
-		f.not200 && d.answer.status == 200,
+		f.not200 && (d.answer.status == 200 || d.answer.status == 0),
+		d.receivedAt.Before(f.since),
+		!f.until.IsZero() && !d.receivedAt.Before(f.until),
 		!strings.Contains(d.content.search, f.q):
 		return false
 	}
