@@ -100,6 +100,8 @@ func TestErrorsOfTheAPISayWhatToDo(t *testing.T) {
 		{"GET", "/api/deliveries?before=-1", "", 400},
 		{"GET", "/api/deliveries?status=ok", "", 400},
 		{"GET", "/api/deliveries?verified=maybe", "", 400},
+		{"GET", "/api/deliveries?since=yesterday", "", 400},
+		{"GET", "/api/deliveries?until=1", "", 400},
 		{"POST", "/api/send", "[", 400},
 		{"POST", "/api/send", `{"novel":1}`, 400},
 		{"POST", "/api/send", `{"kinds":["novel"]}`, 400},

@@ -34,7 +34,7 @@ func TestListFilters(t *testing.T) {
 	addTo(s, []byte(`{"event":"open","email":"joe@example.com","message_id":"an id with blanks"}`), testSecret, 500)
 	addTo(s, []byte(`{"events":[{"event":"click"},{"event":"bounce"}]}`), "another", 400)
 	addTo(s, []byte(`{"event":"inbound.message_received","from":"Sender <s@example.org>","message_id":"m-9"}`), testSecret, 200)
-	addTo(s, []byte(`{"event":"brand new"}`), testSecret, 200)
+	last := addTo(s, []byte(`{"event":"brand new"}`), testSecret, 200)
 	for _, test := range []struct {
 		filter filter
 		want   []int
@@ -56,6 +56,10 @@ func TestListFilters(t *testing.T) {
 		{filter{status: 500}, []int{2}},
 		{filter{not200: true}, []int{3, 2}},
 		{filter{before: 3}, []int{2, 1}},
+		{filter{since: last.receivedAt.Add(time.Second)}, nil},
+		{filter{since: last.receivedAt.Add(-time.Minute)}, []int{5, 4, 3, 2, 1}},
+		{filter{until: last.receivedAt.Add(-time.Minute)}, nil},
+		{filter{until: last.receivedAt.Add(time.Second)}, []int{5, 4, 3, 2, 1}},
 		{filter{kinds: []string{"bounce"}, verified: "yes"}, []int{1}},
 	} {
 		test.filter.limit = 100
@@ -74,6 +78,15 @@ func TestListFilters(t *testing.T) {
 	require.Equal(t, []int{1}, idsOf(page))
 	require.Equal(t, 5, total)
 	require.False(t, more)
+}
+
+func TestNot200LeavesOutWhatIsNotAnsweredYet(t *testing.T) {
+	s := newStore()
+	addTo(s, []byte(`{"event":"open"}`), testSecret, 0)
+	hungUp := addTo(s, []byte(`{"event":"open"}`), testSecret, 0)
+	s.add(hungUp.answered(answer{err: "the sender hung up"}))
+	page, _, _ := s.list(filter{not200: true, limit: 10})
+	require.Equal(t, []int{hungUp.id}, idsOf(page))
 }
 
 func TestTheOldestGoWhereMemoryIsShort(t *testing.T) {
