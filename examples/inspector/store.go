@@ -125,7 +125,7 @@ func (f *filter) matches(d *delivery) bool {
 	switch {
 	case f.verified != "" && d.verdict.verified != f.verified,
 		f.status != 0 && d.answer.status != f.status,
-		f.not200 && (d.answer.status == 200 || !d.isAnswered()),
+		f.not200 && (d.answer.status == 200 || !d.answer.isGiven()),
 		d.receivedAt.Before(f.since),
 		!f.until.IsZero() && !d.receivedAt.Before(f.until),
 		!strings.Contains(d.content.search, f.q):
@@ -135,9 +135,6 @@ func (f *filter) matches(d *delivery) bool {
 		return d.content.kinds[kind] > 0
 	})
 }
-
-// isAnswered reports whether the sender was answered, or hung up.
-func (d *delivery) isAnswered() bool { return d.answer.status != 0 || d.answer.err != "" }
 
 // list returns the deliveries that match, newest first, and how many match on
 // all pages.
