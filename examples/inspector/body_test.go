@@ -69,6 +69,9 @@ func TestALengthAloneTakesNoMemory(t *testing.T) {
 	req.ContentLength = maxBody
 	_, _, err := b.read(httptest.NewRecorder(), req)
 	require.Equal(t, errCutOff, err)
+	req.ContentLength = maxBody + 1
+	_, _, err = b.read(httptest.NewRecorder(), req)
+	require.Equal(t, errTooLarge, err, "no byte must be read")
 }
 
 // Test64SendersAtOnce sends 64 bodies of 8 MiB that all wait before their last

@@ -77,7 +77,7 @@ func TestSendFailsForAReceiverThatDoesWrong(t *testing.T) {
 		want     string
 	}{
 		"202":           {status(202), "", "answer 200"},
-		"redirect":      {http.RedirectHandler("/elsewhere", 301), "", "redirect"},
+		"redirect":      {http.RedirectHandler("/elsewhere", http.StatusMovedPermanently), "", "redirect"},
 		"not found":     {status(404), "", "404"},
 		"takes forgery": {status(200), "forged", "forged"},
 		"hangs up":      {http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), "", "gives no answer"},
