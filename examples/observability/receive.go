@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -76,10 +75,10 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 	ended := make(chan error, 1)
 	go func() {
 		defer stop() // do not receive without metrics
-		ended <- serve(watched, newServer(scrapes, logger), private, scrapeTimeout)
+		ended <- serve(watched, newServer(scrapes, logger), private, scrapeTimeout, logger)
 	}()
 	logger.Info("listening", "address", public.Addr().String(), "metrics", private.Addr().String())
-	err = serve(drained, newServer(webhooks, logger), public, shutdownTimeout)
+	err = serve(drained, newServer(webhooks, logger), public, shutdownTimeout, logger)
 	unwatch()
 	return errors.Join(err, <-ended)
 }
@@ -97,7 +96,9 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 
 // serve serves until ctx ends. It then waits for the requests that have begun,
 // but no longer than wait.
-func serve(ctx context.Context, server *http.Server, listener net.Listener, wait time.Duration) error {
+func serve(
+	ctx context.Context, server *http.Server, listener net.Listener, wait time.Duration, logger *slog.Logger,
+) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -108,7 +109,9 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener, wait
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
+		logger.Warn("connections were open to the last: Mailtrap sends again what was not answered",
+			"address", listener.Addr().String(), "err", err)
+		return server.Close()
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -29,6 +30,7 @@ import (
 // A collector takes spans in OTLP over HTTP, as OpenTelemetry's collector does.
 type collector struct {
 	hang     atomic.Pointer[chan struct{}] // if not nil, exports wait until it is closed
+	asked    atomic.Bool                   // an export has come
 	mu       sync.Mutex
 	raw      []byte
 	received []*tracepb.ResourceSpans
@@ -44,6 +46,7 @@ func startCollector(t *testing.T) *collector {
 			http.Error(w, "not an export of traces", http.StatusBadRequest)
 			return
 		}
+		c.asked.Store(true)
 		if hang := c.hang.Load(); hang != nil {
 			<-*hang
 		}
@@ -55,6 +58,17 @@ func startCollector(t *testing.T) *collector {
 	}))
 	t.Cleanup(server.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	return c
+}
+
+// startHangingCollector starts a collector that never answers.
+func startHangingCollector(t *testing.T) *collector {
+	t.Helper()
+	never := make(chan struct{})
+	c := startCollector(t)
+	c.hang.Store(&never)
+	t.Cleanup(func() { close(never) })                // before the collector is closed, which waits
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
 	return c
 }
 
@@ -304,22 +318,40 @@ func TestCollectorThatIsDownHoldsUpNoDelivery(t *testing.T) {
 }
 
 func TestCollectorThatHangsHoldsUpNoDelivery(t *testing.T) {
-	asked, done := make(chan struct{}, 1), make(chan struct{})
-	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		asked <- struct{}{}
-		<-done
-	}))
-	defer hanging.Close()
-	defer close(done)
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", hanging.URL)
-	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
-	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")          // ms
+	collector := startHangingCollector(t)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1") // ms
 	p := start(t, succeed, "-traces", tracesOTLP)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
-	<-asked
+	require.Eventually(t, collector.asked.Load, aWhile, time.Millisecond)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 2, time.Now()))))
-	p.end(t) // after flushTimeout
+}
+
+// A callback, the collector, and clients on both addresses hang.
+func TestEndsInTimeWhateverHangs(t *testing.T) {
+	startHangingCollector(t)
+	s := newScript()
+	p := start(t, s.onEvent, "-traces", tracesOTLP)
+	answered := p.deliverHeld(t, s, envelope(event("suspension", 1, time.Now())))
+	defer close(s.leave)
+	for _, url := range []string{p.url, p.metrics} {
+		address := strings.Split(url, "/")[2]
+		silent, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		defer silent.Close()
+	}
+	signaled := time.Now()
+	p.end(t)
+	require.Equal(t, http.StatusInternalServerError, <-answered)
+	most := 6*time.Second + scrapeTimeout + flushTimeout // the Handler waits 5.1 s for a call
+	require.Less(t, time.Since(signaled), most+time.Second)
 	p.waitForLine(t, "the last traces are not exported: check the collector")
+}
+
+// The stated time to the end fits into the 45 seconds of examples/README.md.
+func TestTimesOfTheEndAddUp(t *testing.T) {
+	opts, err := parseOptions(nil, environment(testSecret), io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, 41*time.Second, opts.drain+shutdownTimeout+scrapeTimeout+flushTimeout)
 }
 
 // The events are full of personal data, and no output shows any of it.
