@@ -46,6 +46,9 @@ func TestReceiverFailsWrongReceivers(t *testing.T) {
 				failed = append(failed, strings.ReplaceAll(found[1], "_", " "))
 			}
 			require.Equal(t, wrong.fails, failed, output)
+			if len(failed) > 0 { // one sentence each
+				require.Len(t, regexp.MustCompile(`(?m)^        \w+\.go:\d+: `).FindAllString(output, -1), len(failed), output)
+			}
 			require.NotContains(t, output, testSecret)
 		})
 	}

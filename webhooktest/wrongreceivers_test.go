@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,12 +246,17 @@ var wrongReceivers = map[string]wrongReceiver{
 		"after the subtest TestFailing/forged had passed, a forged request had an effect: verify",
 		wrong(actLater),
 	},
+	"drops what follows a bad request": {
+		[]string{"forged", "unsigned", "altered"},
+		"the next delivery had no effect within 300ms: handle every delivery, whatever came before it",
+		wrong(dropNext),
+	},
 	"panics": {
-		[]string{"unsigned"},
-		"so that Mailtrap gets no answer: see the stack: boom",
+		[]string{"JSON Lines"},
+		"the Handler panicked, so that Mailtrap gets no answer: see the stack: boom",
 		wrapped(func(p *plainReceiver) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get(mailtrapwebhook.SignatureHeader) == "" {
+				if r.Header.Get("Content-Type") == "application/jsonl" {
 					panic("boom")
 				}
 				p.ServeHTTP(w, r)
@@ -266,7 +272,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 
 	"no Handler": {nil, "Receiver.Handler is nil: set it", func(*testing.T) Receiver { return Receiver{} }},
-	"no Secret":  {nil, "Receiver.Secret is empty: set it", withField(func(r *Receiver) { r.Secret = " \n" })},
+	"no Secret":  {nil, "Receiver.Secret is blank: set it", withField(func(r *Receiver) { r.Secret = " \n" })},
 	"no Count":   {nil, "Receiver.Count is nil: set it", withField(func(r *Receiver) { r.Count = nil })},
 	"counts too much": {
 		nil, "Receiver.Count returns 1 for a delivery event that was never sent",
@@ -383,6 +389,25 @@ func actOnHalf(p *plainReceiver) http.HandlerFunc {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		p.ServeHTTP(w, r)
+	}
+}
+
+// dropNext acknowledges the delivery after a bad request and does nothing else.
+func dropNext(p *plainReceiver) {
+	var bad atomic.Bool
+	verify, handle := p.verify, p.handle
+	p.verify = func(body []byte, header http.Header) bool {
+		ok := verify(body, header)
+		if !ok {
+			bad.Store(true)
+		}
+		return ok
+	}
+	p.handle = func(events []mailtrapwebhook.Event) error {
+		if bad.Swap(false) {
+			return nil
+		}
+		return handle(events)
 	}
 }
 
