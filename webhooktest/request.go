@@ -75,9 +75,6 @@ func serverRequest(r *http.Request) *http.Request {
 	}
 	r.RemoteAddr = mailtrapAddr
 	r.GetBody = nil
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
 	return r
 }
 
