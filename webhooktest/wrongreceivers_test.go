@@ -50,7 +50,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"reads an envelope only": {
 		[]string{"JSON Lines"},
-		"for a delivery in this format, the receiver answers 422:",
+		"for a delivery in JSON Lines, the receiver answers 422:",
 		wrong(func(p *plainReceiver) { p.parse = parseEnvelope }),
 	},
 	"verifies with an empty secret too": {
@@ -83,7 +83,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"remembers the last delivery only": {
 		[]string{"repeated after 200"},
-		"a delivery that was repeated after 200 had its effect again: remember the Key of each event",
+		"an event had its effect more than once: remember the Key of each event that you have handled, for longer",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
 				p.mu.Lock()
@@ -214,7 +214,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"repeats what is repeated": {
 		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
-		"a delivery that was repeated after 200 had its effect again: remember the Key",
+		"an event had its effect more than once: remember the Key",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
 				for _, ev := range events {
@@ -226,7 +226,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"queues what is repeated": {
 		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
-		"a delivery that was repeated after 200 had its effect again: remember the Key",
+		"an event had its effect more than once: remember the Key",
 		func(t *testing.T) Receiver { return queueReceiver(t, mailtrapwebhook.NoDedup) },
 	},
 	"reads neither format": {
