@@ -56,8 +56,8 @@ func TestReceiverFailsWrongReceivers(t *testing.T) {
 }
 
 func TestReceiverOfOneFormatPassesWithoutTheOther(t *testing.T) {
-	require.Equal(t, "PASS\n", failingTest(t, "reads an envelope only", "-test.skip=TestFailing/JSON_Lines"))
-	require.Equal(t, "PASS\n", failingTest(t, "reads lines only", "-test.skip=TestFailing/JSON$"))
+	require.Regexp(t, "^PASS\n", failingTest(t, "reads an envelope only", "-test.skip=TestFailing/JSON_Lines"))
+	require.Regexp(t, "^PASS\n", failingTest(t, "reads lines only", "-test.skip=TestFailing/JSON$"))
 }
 
 // Every subtest has a wrong receiver that fails it and no other.
