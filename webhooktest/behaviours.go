@@ -17,7 +17,8 @@ import (
 // What a receiver does wrong, where several subtests may find it.
 const (
 	losesEvents   = "handle every event, or store it for later, before you answer 200"
-	repeatsEvents = "an event had its effect more than once though it was sent once: act on each event in one place only"
+	repeatsEvents = "an event had its effect more than once: remember the Key of each event that you have handled," +
+		" for longer than Mailtrap retries"
 )
 
 func (t *subtest) readsJSON() {
@@ -36,7 +37,7 @@ func (t *subtest) reads(f mailtrapwebhook.Format, advice string) {
 	}
 	events := t.fresh(3)
 	if err := t.post(t.mailtrap(), Body(f, events...)).Err(); err != nil {
-		t.Fatal(sentence("a delivery in this format", err))
+		t.Fatal(sentence("a delivery in "+f.String(), err))
 	}
 	t.wantOnce(advice, repeatsEvents, events...)
 	t.readable = true
@@ -113,8 +114,7 @@ func (t *subtest) handlesRepeated() {
 	// more than the last one.
 	t.wantOnce(losesEvents, repeatsEvents, events...)
 	t.mustDeliver(t.mailtrap(), "a delivery that was repeated after 200", events...)
-	t.wantOnce(losesEvents, "a delivery that was repeated after 200 had its effect again:"+
-		" remember the Key of each event that you have handled, for longer than Mailtrap retries", events...)
+	t.wantOnce(losesEvents, repeatsEvents, events...)
 }
 
 func (t *subtest) handlesFailed() {

@@ -2,7 +2,6 @@ package webhooktest
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,16 +19,16 @@ type Receiver struct {
 	// Secret is the signing secret that Handler expects. Required.
 	Secret string
 
-	// Count returns how often the effect of an event has come about: how
-	// many rows it left, say, or how many emails. It returns 0 for an event
-	// that the receiver has not seen, and a negative number for one that
-	// the receiver ignores by design. It is called while Handler runs.
+	// Count returns how often the effect of an event has come about, such
+	// as the number of rows or emails that it led to. It returns 0 for an
+	// event that Handler has not seen, and a negative number if Handler
+	// ignores all events of its kind. It is called while Handler runs.
 	// Required.
 	Count func(ev mailtrapwebhook.Event) int
 }
 
-// TestReceiver tests whether a receiver loses, repeats or lets in anything,
-// whichever package the receiver is built on. It plays Mailtrap, and runs a
+// TestReceiver tests whether a receiver loses events, handles them twice or lets
+// in forged ones, whichever package it is built on. It plays Mailtrap and runs a
 // subtest for each thing that a receiver must do. A subtest that fails says what
 // the receiver does wrong and what to change.
 //
@@ -44,21 +43,22 @@ type Receiver struct {
 //		})
 //	}
 //
-// The effects of a delivery may come later than its answer, as behind a queue.
-// TestReceiver waits for an effect for at most ten seconds, and for an answer
-// for at most Mailtrap's thirty.
+// An effect may come after the answer, as with a queue. TestReceiver waits ten
+// seconds for an effect and 30 seconds, like Mailtrap, for an answer. A receiver
+// without a queue is tested in less than a second.
 //
-// Each subtest sends events of its own, with ids that are new. You need not
-// empty your store before it or in between.
+// Each subtest sends events with new ids. You need not empty your store before.
 //
-// Effects count, not answers: a receiver may answer 200 to a forged request if
-// it does nothing else. Only the subtest "only 200 acknowledges" looks at which
-// status of 2xx an answer has.
+// TestReceiver judges effects. A receiver may answer 200 to a forged request if
+// it does nothing else. Only the subtest "only 200 acknowledges" tells one status
+// of 2xx from another.
 //
-// TestReceiver sends no event that Count ignores. It fails if Count ignores all
-// the kinds. Does your receiver read only the payload format that you have chosen
-// in Mailtrap? Skip the other one: go test -skip 'TestWebhooks/JSON_Lines', or
-// 'TestWebhooks/JSON$'.
+// TestReceiver does not send the kinds of events for which Count is negative, and
+// fails if those are all kinds. If your receiver reads only the payload format
+// that you chose in Mailtrap, skip the other one:
+//
+//	go test -skip 'TestWebhooks/JSON_Lines'
+//	go test -skip 'TestWebhooks/JSON$'
 func TestReceiver(t *testing.T, r Receiver) {
 	t.Helper()
 	testReceiver(t, r, limits{
@@ -71,12 +71,12 @@ func TestReceiver(t *testing.T, r Receiver) {
 // limits are how long TestReceiver waits.
 type limits struct {
 	answer time.Duration // for the answer to a request
-	effect time.Duration // for an effect, from the answer on
+	effect time.Duration // for an effect after the answer
 	race   time.Duration // for a race to show
 }
 
-// subtests holds what a receiver must do. Each fails for one fault of a
-// receiver, and for no fault that another one is about.
+// subtests are the things that a receiver must do. A receiver with one fault
+// fails one of them.
 var subtests = []struct {
 	name string
 	run  func(t *subtest)
@@ -100,9 +100,11 @@ func testReceiver(t *testing.T, r Receiver, lim limits) {
 	t.Helper()
 	run := newReceiverTest(t, r, lim)
 	for _, s := range subtests {
+		before := len(run.outcomes)
 		if t.Run(s.name, func(t *testing.T) { s.run(run.newSubtest(t)) }) {
 			continue
 		}
+		run.outcomes = run.outcomes[:before] // one failure is enough
 		if run.stuck.Load() {
 			t.Fatal("the other subtests were not run: each would wait as long for an answer")
 		}
@@ -119,8 +121,8 @@ func newReceiverTest(t *testing.T, r Receiver, lim limits) *receiverTest {
 	switch {
 	case r.Handler == nil:
 		t.Fatal("Receiver.Handler is nil: set it to the handler that receives your webhooks")
-	case strings.TrimSpace(r.Secret) == "":
-		t.Fatal("Receiver.Secret is empty: set it to the signing secret that your handler expects")
+	case mailtrapwebhook.Sign(nil, r.Secret) == "":
+		t.Fatal("Receiver.Secret is blank: set it to the signing secret that your handler expects")
 	case r.Count == nil:
 		t.Fatal("Receiver.Count is nil: set it to a function that counts the effects of an event")
 	}

@@ -7,10 +7,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 
@@ -74,14 +76,10 @@ var rightReceivers = map[string]func(t *testing.T) Receiver{
 		})
 		return r
 	},
-	"queue":         func(t *testing.T) Receiver { return queueReceiver(t, new(mailtrapwebhook.MemoryDeduplicator)) },
-	"ignores opens": func(t *testing.T) Receiver { return ignoring(t, func(name string) bool { return name == "open" }) },
-	"inbound only": func(t *testing.T) Receiver {
-		return ignoring(t, func(name string) bool { return name != "inbound.message_received" })
-	},
-	"audit log only": func(t *testing.T) Receiver {
-		return ignoring(t, func(name string) bool { return name != "activity_log.user.login" })
-	},
+	"queue":          func(t *testing.T) Receiver { return queueReceiver(t, new(mailtrapwebhook.MemoryDeduplicator)) },
+	"no opens":       func(t *testing.T) Receiver { return refusing(t, "open") },
+	"inbound only":   func(t *testing.T) Receiver { return refusing(t, allBut("inbound.message_received")...) },
+	"audit log only": func(t *testing.T) Receiver { return refusing(t, allBut("activity_log.user.login")...) },
 }
 
 func handlerReceiver(t *testing.T, set func(*mailtrapwebhook.Handler)) Receiver {
@@ -98,23 +96,32 @@ func handlerReceiver(t *testing.T, set func(*mailtrapwebhook.Handler)) Receiver 
 	return Receiver{h, testSecret, c.count}
 }
 
-// ignoring returns a receiver that fails for the kinds that it ignores.
-func ignoring(t *testing.T, ignores func(name string) bool) Receiver {
+// refusing returns a receiver that refuses the kinds that it ignores.
+func refusing(t *testing.T, kinds ...string) Receiver {
 	p := newPlainReceiver(t)
-	act := p.act
-	p.act = func(ev mailtrapwebhook.Event) {
-		if !ignores(ev.Name()) {
-			act(ev)
+	ignores := func(ev mailtrapwebhook.Event) bool { return slices.Contains(kinds, ev.Name()) }
+	p.handle = func(events []mailtrapwebhook.Event) error {
+		if slices.ContainsFunc(events, ignores) {
+			return errors.New("not this kind")
 		}
+		return p.handleOnce(events)
 	}
-	r := p.receiver()
-	r.Count = func(ev mailtrapwebhook.Event) int {
-		if ignores(ev.Name()) {
+	return Receiver{p, testSecret, func(ev mailtrapwebhook.Event) int {
+		if ignores(ev) {
 			return -1
 		}
 		return p.count(ev)
+	}}
+}
+
+// allBut returns the documented kinds without one of them.
+func allBut(kind string) (kinds []string) {
+	for _, ev := range Samples() {
+		if ev.Name() != kind {
+			kinds = append(kinds, ev.Name())
+		}
 	}
-	return r
+	return kinds
 }
 
 // queueReceiver answers first and handles the events later.

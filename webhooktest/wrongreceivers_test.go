@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"reads an envelope only": {
 		[]string{"JSON Lines"},
-		"for a delivery in this format, the receiver answers 422:",
+		"for a delivery in JSON Lines, the receiver answers 422:",
 		wrong(func(p *plainReceiver) { p.parse = parseEnvelope }),
 	},
 	"verifies with an empty secret too": {
@@ -82,7 +83,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"remembers the last delivery only": {
 		[]string{"repeated after 200"},
-		"a delivery that was repeated after 200 had its effect again: remember the Key of each event",
+		"an event had its effect more than once: remember the Key of each event that you have handled, for longer",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
 				p.mu.Lock()
@@ -213,7 +214,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"repeats what is repeated": {
 		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
-		"a delivery that was repeated after 200 had its effect again: remember the Key",
+		"an event had its effect more than once: remember the Key",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
 				for _, ev := range events {
@@ -225,7 +226,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"queues what is repeated": {
 		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
-		"a delivery that was repeated after 200 had its effect again: remember the Key",
+		"an event had its effect more than once: remember the Key",
 		func(t *testing.T) Receiver { return queueReceiver(t, mailtrapwebhook.NoDedup) },
 	},
 	"reads neither format": {
@@ -245,12 +246,17 @@ var wrongReceivers = map[string]wrongReceiver{
 		"after the subtest TestFailing/forged had passed, a forged request had an effect: verify",
 		wrong(actLater),
 	},
+	"drops what follows a bad request": {
+		[]string{"forged", "unsigned", "altered"},
+		"the next delivery had no effect within 300ms: handle every delivery, whatever came before it",
+		wrong(dropNext),
+	},
 	"panics": {
-		[]string{"unsigned"},
-		"so that Mailtrap gets no answer: see the stack: boom",
+		[]string{"JSON Lines"},
+		"the Handler panicked, so that Mailtrap gets no answer: see the stack: boom",
 		wrapped(func(p *plainReceiver) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get(mailtrapwebhook.SignatureHeader) == "" {
+				if r.Header.Get("Content-Type") == "application/jsonl" {
 					panic("boom")
 				}
 				p.ServeHTTP(w, r)
@@ -266,7 +272,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 
 	"no Handler": {nil, "Receiver.Handler is nil: set it", func(*testing.T) Receiver { return Receiver{} }},
-	"no Secret":  {nil, "Receiver.Secret is empty: set it", withField(func(r *Receiver) { r.Secret = " \n" })},
+	"no Secret":  {nil, "Receiver.Secret is blank: set it", withField(func(r *Receiver) { r.Secret = " \n" })},
 	"no Count":   {nil, "Receiver.Count is nil: set it", withField(func(r *Receiver) { r.Count = nil })},
 	"counts too much": {
 		nil, "Receiver.Count returns 1 for a delivery event that was never sent",
@@ -383,6 +389,25 @@ func actOnHalf(p *plainReceiver) http.HandlerFunc {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		p.ServeHTTP(w, r)
+	}
+}
+
+// dropNext acknowledges the delivery after a bad request and does nothing else.
+func dropNext(p *plainReceiver) {
+	var bad atomic.Bool
+	verify, handle := p.verify, p.handle
+	p.verify = func(body []byte, header http.Header) bool {
+		ok := verify(body, header)
+		if !ok {
+			bad.Store(true)
+		}
+		return ok
+	}
+	p.handle = func(events []mailtrapwebhook.Event) error {
+		if bad.Swap(false) {
+			return nil
+		}
+		return handle(events)
 	}
 }
 
