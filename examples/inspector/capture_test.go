@@ -125,6 +125,7 @@ func TestAFileIsWrittenWholeOrNotAtAll(t *testing.T) {
 	entries, err := os.ReadDir(dir.path)
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
+	require.Equal(t, c.fileName(), entries[0].Name())
 	info, err := entries[0].Info()
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())

@@ -140,8 +140,12 @@ func TestAnAppThatBreaksOffIs502(t *testing.T) {
 	require.Contains(t, l.list(t, "").Deliveries[0].Error, "the app gave no answer: ")
 }
 
-func TestOnlyTheBeginningOfALargeAnswerIsTaken(t *testing.T) {
-	a := startApp(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 10<<20)) })
+func TestOnlyTheBeginningOfAnEndlessAnswerIsTaken(t *testing.T) {
+	a := startApp(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			_, _ = w.Write(make([]byte, 64<<10))
+		}
+	})
 	l := startListen(t, testSecret, "-forward", a.URL)
 	status, text := post(t, l.url+webhookPath, testSecret, sampleBody("open"))
 	require.Equal(t, 200, status)
