@@ -26,42 +26,29 @@ type delivery struct {
 	format    mailtrapwebhook.Format
 	signature string
 
-	// Of FaultTwice: the copies that are not under way yet, and a channel
-	// that is closed when there are none.
-	missing atomic.Int32
-	both    chan struct{}
+	underWay atomic.Int32  // copies of FaultTwice
+	both     chan struct{} // closed when there are two
 }
 
 // send sends the copies and returns what became of them.
 func (d *delivery) send(ctx context.Context) (result Result) {
-	copies := make([][]Attempt, 1, 2)
-	switch d.Fault {
-	case FaultTwice:
-		copies = copies[:2]
-		d.missing.Store(2)
-		d.both = make(chan struct{})
+	var copies [2][]Attempt
+	if d.Fault == FaultTwice {
 		var both sync.WaitGroup
 		for i := range copies {
 			both.Go(func() { copies[i] = d.sendCopy(ctx, i+1) })
 		}
 		both.Wait()
-	case FaultRepeated:
+	} else {
 		copies[0] = d.sendCopy(ctx, 1)
-		if isAcknowledged(copies[0]) {
-			copies = append(copies, d.sendCopy(ctx, 2))
-		}
-	default:
-		copies[0] = d.sendCopy(ctx, 1)
-	}
-
-	result.forged, result.Acknowledged = d.Fault == FaultForged, true
-	for _, attempts := range copies {
-		if !isAcknowledged(attempts) {
-			result.Acknowledged = false
-			result.Paused = result.Paused || ctx.Err() == nil && !result.forged
+		if d.Fault == FaultRepeated && isAcknowledged(copies[0]) {
+			copies[1] = d.sendCopy(ctx, 2)
 		}
 	}
-	result.Attempts = slices.Concat(copies...)
+	result.forged = d.Fault == FaultForged
+	result.Acknowledged = isAcknowledged(copies[0]) && (copies[1] == nil || isAcknowledged(copies[1]))
+	result.Paused = !result.Acknowledged && !result.forged && ctx.Err() == nil
+	result.Attempts = slices.Concat(copies[:]...)
 	slices.SortStableFunc(result.Attempts, func(a, b Attempt) int { return a.Began.Compare(b.Began) })
 	return result
 }
@@ -72,18 +59,16 @@ func isAcknowledged(attempts []Attempt) bool {
 
 // sendCopy makes attempts until one is acknowledged, none is left or ctx ends.
 func (d *delivery) sendCopy(ctx context.Context, number int) (attempts []Attempt) {
-	arrive := sync.OnceFunc(d.arrive)
 	for {
 		a := Attempt{Number: len(attempts) + 1, Copy: number, Began: time.Now()}
-		a.Status, a.Err = d.exchange(ctx, a.Number, arrive)
+		a.Status, a.Err = d.exchange(ctx, a.Number)
 		a.Duration = time.Since(a.Began)
-		arrive() // the receiver may have answered without the whole body
 		attempts = append(attempts, a)
 		if d.OnAttempt != nil {
 			d.OnAttempt(a)
 		}
 		if a.Status == http.StatusOK || len(attempts) > d.Retries ||
-			!sleep(ctx, time.Until(a.Began.Add(d.wait(len(attempts))))) {
+			!sleep(ctx, time.Until(a.Began.Add(d.wait(a.Number)))) {
 			return attempts
 		}
 	}
@@ -95,13 +80,14 @@ const inboundRetries = 10
 func (d *delivery) wait(number int) time.Duration {
 	interval := cmp.Or(d.Interval, 5*time.Minute)
 	if d.Inbound && d.Interval == 0 {
-		// 1 + 2 + 4 + … are 2ⁿ-1 parts of a day in n waits.
+		// n waits that double are 1 + 2 + 4 + … = 2ⁿ-1 times the first.
 		interval = 24 * time.Hour / (1<<inboundRetries - 1) << min(number-1, inboundRetries-1)
 	}
 	return time.Duration(float64(interval) / d.Speed)
 }
 
-// sleep reports whether ctx did not end before the time was over.
+// sleep returns after the time, or when ctx ends, and reports whether ctx goes
+// on.
 func sleep(ctx context.Context, t time.Duration) bool {
 	timer := time.NewTimer(t)
 	defer timer.Stop()
@@ -118,7 +104,7 @@ const maxAnswer = 64 << 10
 
 // exchange makes one attempt. It returns the status of the answer, or why there
 // was none.
-func (d *delivery) exchange(ctx context.Context, number int, arrive func()) (status int, err error) {
+func (d *delivery) exchange(ctx context.Context, number int) (status int, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.TimeLimit,
 		fmt.Errorf("no answer within %v: %w", d.TimeLimit, context.DeadlineExceeded))
 	defer cancel()
@@ -131,7 +117,10 @@ func (d *delivery) exchange(ctx context.Context, number int, arrive func()) (sta
 		}
 	}()
 
-	resp, err := d.client.Do(d.request(ctx, number, arrive, hangUp))
+	body, length := d.newBody(ctx, number, hangUp)
+	r := newRequest(ctx, d.url, d.format, d.signature, body)
+	r.ContentLength = length
+	resp, err := d.client.Do(r)
 	if err != nil {
 		// The text of the outer error has the URL, which may have a token.
 		if outer, ok := errors.AsType[*url.Error](err); ok {
@@ -147,21 +136,4 @@ func (d *delivery) exchange(ctx context.Context, number int, arrive func()) (sta
 		return 0, err
 	}
 	return resp.StatusCode, nil
-}
-
-// request returns the request of an attempt. Its body plays the fault.
-func (d *delivery) request(
-	ctx context.Context, number int, arrive func(), hangUp context.CancelCauseFunc,
-) *http.Request {
-	body := d.newBody(ctx, number, arrive, hangUp)
-	r := newRequest(ctx, d.url, d.format, d.signature, body)
-	if _, ok := body.(*stagedBody); ok {
-		r.ContentLength = int64(len(d.body))
-		if d.Fault == FaultLate {
-			// Chunks are sent at once. Of a body whose length is known,
-			// the client sends nothing while a few kilobytes are missing.
-			r.ContentLength = -1
-		}
-	}
-	return r
 }

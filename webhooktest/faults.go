@@ -54,34 +54,34 @@ func breakSecond(texts []string, broken string) []string {
 
 var errHungUp = errors.New("hung up on purpose, as Fault says")
 
-// newBody returns the body of an attempt.
-func (d *delivery) newBody(ctx context.Context, number int, arrive func(), hangUp context.CancelCauseFunc) io.Reader {
+// newBody returns the body of an attempt and its length, -1 if that is not to be
+// told.
+func (d *delivery) newBody(ctx context.Context, number int, hangUp context.CancelCauseFunc) (io.Reader, int64) {
+	length := len(d.body)
 	switch {
-	case d.Fault == FaultLate && number == 1:
-		return &stagedBody{head: d.body[:len(d.body)/2], between: func() error {
+	case number > 1 || length == 0:
+	case d.Fault == FaultLate:
+		// Without a length the client sends each part at once. Else it
+		// would keep the first few kilobytes, and hang up before it sent
+		// anything.
+		return &stagedBody{head: d.body[:length/2], between: func() error {
 			hangUp(errHungUp)
 			return io.ErrUnexpectedEOF
-		}}
-	case d.Fault == FaultTwice && number == 1 && len(d.body) > 0:
-		last := len(d.body) - 1
-		return &stagedBody{head: d.body[:last], tail: d.body[last:], between: func() error {
-			arrive()
+		}}, -1
+	case d.Fault == FaultTwice:
+		return &stagedBody{head: d.body[:length-1], tail: d.body[length-1:], between: func() error {
 			return d.awaitBoth(ctx)
-		}}
+		}}, int64(length)
 	}
-	return bytes.NewReader(d.body)
-}
-
-// arrive notes that a copy of FaultTwice is under way.
-func (d *delivery) arrive() {
-	if d.missing.Add(-1) == 0 {
-		close(d.both)
-	}
+	return bytes.NewReader(d.body), int64(length)
 }
 
 // awaitBoth blocks until both copies are under way. It does not wait for long:
 // a receiver may take one request after the other.
 func (d *delivery) awaitBoth(ctx context.Context) error {
+	if d.underWay.Add(1) == 2 {
+		close(d.both)
+	}
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
 	select {

@@ -21,31 +21,32 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	returned := make(chan error, 1) // buffered: nobody may be waiting
 	go func() {
-		defer cancel() // as a server does when a handler returns
-		serve(t.handler, w, serverRequest(r.WithContext(ctx)), returned)
+		// A handler that panics or ends its goroutine hangs up, as with a
+		// server.
+		err := errors.New("the handler hung up without an answer")
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler {
+				log.Printf("webhooktest: the handler panicked: %v\n%s", v, debug.Stack())
+				err = fmt.Errorf("the handler panicked: %v", v)
+			}
+			cancel()
+			returned <- err
+		}()
+		t.handler.ServeHTTP(w, serverRequest(r.WithContext(ctx)))
+		err = nil
 	}()
+	var err error
 	select {
-	case err := <-returned:
-		if err != nil {
-			return nil, err
-		}
-		return w.Result(), nil
+	case err = <-returned:
 	case <-r.Context().Done():
-		return nil, context.Cause(r.Context())
 	}
-}
-
-// serve calls the handler and sends nil when it has returned. A handler that
-// panics or ends its goroutine hangs up, as with a server.
-func serve(h http.Handler, w http.ResponseWriter, r *http.Request, returned chan<- error) {
-	err := errors.New("the handler hung up without an answer")
-	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler {
-			log.Printf("webhooktest: the handler panicked: %v\n%s", v, debug.Stack())
-			err = fmt.Errorf("the handler panicked: %v", v)
-		}
-		returned <- err
-	}()
-	h.ServeHTTP(w, r)
-	err = nil
+	// A handler that returns because the context has ended is too late, even
+	// if it is seen first.
+	if r.Context().Err() != nil {
+		err = context.Cause(r.Context())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.Result(), nil
 }

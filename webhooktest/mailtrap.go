@@ -117,7 +117,7 @@ func (m *Mailtrap) Deliver(ctx context.Context, body []byte) (Result, error) {
 
 // newDelivery checks m and the body, and fills in Mailtrap's numbers.
 func (m *Mailtrap) newDelivery(body []byte) (*delivery, error) {
-	d := &delivery{Mailtrap: *m}
+	d := &delivery{Mailtrap: *m, both: make(chan struct{})}
 	var err error
 	// The errors of url.Parse quote the URL, which may have a password.
 	if d.url, err = url.Parse(m.URL); err != nil || m.Handler == nil && !isHTTP(d.url) {

@@ -21,8 +21,6 @@ import (
 //
 // NewRequest panics if the target cannot be parsed, as [httptest.NewRequest]
 // does.
-//
-// [httptest.NewRequest]: https://pkg.go.dev/net/http/httptest#NewRequest
 func NewRequest(target, secret string, body []byte) *http.Request {
 	u, err := url.Parse(target)
 	if err != nil {

@@ -1,10 +1,12 @@
 package webhooktest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -37,73 +39,61 @@ type Attempt struct {
 // refused a forged one. Else it says what the receiver does wrong and what to
 // change.
 func (r Result) Err() error {
-	last, ok := r.unacknowledged()
-	if r.forged {
-		return forgedErr(last, ok)
-	}
-	switch {
-	case len(r.Attempts) == 0:
-		return errors.New("webhooktest: nothing was sent: call Deliver")
-	case !ok:
+	if r.Acknowledged && !r.forged {
 		return nil
-	case errors.Is(last.Err, context.DeadlineExceeded):
-		return fmt.Errorf("webhooktest: the receiver is too slow: store the events, answer 200, and work on them later (%w)", last.Err)
-	case last.Err != nil:
-		return fmt.Errorf("webhooktest: the receiver gives no answer: check that it runs, and where URL leads (%w)", last.Err)
 	}
-	return fmt.Errorf("webhooktest: the receiver answers %d: %s", last.Status, advice(last.Status))
-}
-
-// unacknowledged returns the last attempt of a copy that was not acknowledged.
-func (r Result) unacknowledged() (last Attempt, ok bool) {
-	acknowledged := make(map[int]bool)
-	for _, a := range r.Attempts {
-		acknowledged[a.Copy] = acknowledged[a.Copy] || a.Status == http.StatusOK
+	if len(r.Attempts) == 0 {
+		return errors.New("webhooktest: nothing was sent: call Deliver")
 	}
-	for _, a := range r.Attempts {
-		if !acknowledged[a.Copy] {
-			last, ok = a, true
+	failed := r.Attempts[len(r.Attempts)-1]
+	for _, a := range slices.Backward(r.Attempts) {
+		if a.Status != http.StatusOK { // another copy may have been acknowledged later
+			failed = a
+			break
 		}
 	}
-	return last, ok
+	switch {
+	case errors.Is(failed.Err, context.DeadlineExceeded):
+		return fmt.Errorf("webhooktest: the receiver is too slow:"+
+			" store the events, answer 200, and work on them later (%w)", failed.Err)
+	case failed.Err != nil:
+		return fmt.Errorf("webhooktest: the receiver gives no answer: check that it runs, and where URL leads (%w)", failed.Err)
+	case r.forged:
+		return forgedErr(failed.Status)
+	}
+	return fmt.Errorf("webhooktest: the receiver answers %d: %s", failed.Status, advice(failed.Status))
 }
 
 // forgedErr judges the answer to a forged delivery.
-func forgedErr(refused Attempt, ok bool) error {
+func forgedErr(status int) error {
 	switch {
-	case !ok || 200 <= refused.Status && refused.Status < 300:
-		return errors.New("webhooktest: the receiver accepts a forged delivery: verify the signature before you act on the events")
-	case refused.Err != nil:
-		return fmt.Errorf("webhooktest: the receiver gives no answer to a forged delivery: answer 400 (%w)", refused.Err)
-	case 400 <= refused.Status && refused.Status < 500 && refused.Status != http.StatusNotFound:
+	case 200 <= status && status < 300:
+		return fmt.Errorf("webhooktest: the receiver answers %d to a forged delivery:"+
+			" verify the signature before you act on the events", status)
+	case 400 <= status && status < 500 && status != http.StatusNotFound: // nothing may be there
 		return nil
 	}
-	return fmt.Errorf("webhooktest: the receiver answers %d to a forged delivery: answer 400, and check the path of URL", refused.Status)
+	return fmt.Errorf("webhooktest: the receiver answers %d to a forged delivery: answer 400, and check where URL leads", status)
 }
 
-// advice says what to change in a receiver that answers with the status.
+// statusAdvice says what to change in a receiver that answers so.
+var statusAdvice = map[int]string{
+	http.StatusBadRequest:            "check that it has this signing secret, and verifies the body byte for byte as received",
+	http.StatusUnauthorized:          "put the user name and password, or the token, into the webhook's URL",
+	http.StatusForbidden:             "let Mailtrap's addresses through, and exempt the path from login and CSRF checks",
+	http.StatusNotFound:              "register the receiver at the path of the webhook's URL",
+	http.StatusMethodNotAllowed:      "accept POST at the path of the webhook's URL",
+	http.StatusRequestEntityTooLarge: "accept larger bodies, since Mailtrap sends up to 500 events at once",
+	http.StatusUnsupportedMediaType:  "accept application/json and application/jsonl",
+	http.StatusTooManyRequests:       "exempt Mailtrap from the rate limit",
+}
+
 func advice(status int) string {
 	switch {
 	case 200 <= status && status < 300:
 		return "answer 200, since Mailtrap takes no other status for an acknowledgement"
 	case 300 <= status && status < 400:
-		return "give Mailtrap the final URL, since it follows no redirect"
-	case status == http.StatusBadRequest:
-		return "check that it has this signing secret and verifies the body's bytes as received"
-	case status == http.StatusUnauthorized:
-		return "put the user name and password, or the token, into the webhook's URL"
-	case status == http.StatusForbidden:
-		return "let Mailtrap's addresses through, and exempt the path from login and CSRF checks"
-	case status == http.StatusNotFound:
-		return "register the receiver at the path of the webhook's URL"
-	case status == http.StatusMethodNotAllowed:
-		return "accept POST at the path of the webhook's URL"
-	case status == http.StatusRequestEntityTooLarge:
-		return "accept larger bodies, since Mailtrap sends up to 500 events at once"
-	case status == http.StatusUnsupportedMediaType:
-		return "accept application/json and application/jsonl"
-	case status == http.StatusTooManyRequests:
-		return "exempt Mailtrap from the rate limit"
+		return "give Mailtrap the final URL, since it takes no redirect for an acknowledgement"
 	}
-	return "see the receiver's log, and answer 200 once the events are stored"
+	return cmp.Or(statusAdvice[status], "see the receiver's log, and answer 200 once the events are stored")
 }

@@ -21,14 +21,18 @@ const (
 // can announce a length. 500 events fit.
 const firstBuffer = 256 << 10
 
-// A budget is memory that requests share. Nobody waits for it: Mailtrap sends a
-// refused delivery again.
-type budget struct {
+// Bodies reads the bodies of deliveries into memory that they share. Nobody
+// waits for memory: Mailtrap sends a refused delivery again.
+type bodies struct {
+	timeout time.Duration
+
 	mu   sync.Mutex
-	left int
+	left int // bytes
 }
 
-func (b *budget) take(n int) bool {
+func newBodies() *bodies { return &bodies{timeout: readTimeout, left: maxInFlight} }
+
+func (b *bodies) take(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n > b.left {
@@ -38,7 +42,7 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
-func (b *budget) give(n int) {
+func (b *bodies) give(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.left += n
@@ -64,28 +68,30 @@ var (
 		"the body broke off: look at the sender, or the tunnel between"}
 )
 
-// readBody reads the body of a delivery. The caller must call release when the
+// read reads the body of a delivery. The caller must call release when the
 // delivery is answered.
-func (in *inspector) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
+func (b *bodies) read(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
 	if r.ContentLength > maxBody {
 		return nil, nil, errTooLarge
 	}
 	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(readTimeout)) // a run's request has no connection
+	_ = deadline.SetReadDeadline(time.Now().Add(b.timeout)) // a run's request has no connection
 	charged := 0
-	giveBack := func() { in.bodies.give(charged) }
+	giveBack := func() { b.give(charged) }
 	defer func() {
 		if err == nil {
 			// A deadline would end the context while the app answers.
 			_ = deadline.SetReadDeadline(time.Time{})
 			return
 		}
-		// net/http reads on for a while, for clients that listen late.
-		_ = deadline.SetReadDeadline(time.Now().Add(time.Second))
+		if err != errSlow {
+			// net/http reads on for a while, for clients that listen late.
+			_ = deadline.SetReadDeadline(time.Now().Add(time.Second))
+		}
 		giveBack()
 	}()
 	grow := func(size int) error {
-		if !in.bodies.take(size - charged) {
+		if !b.take(size - charged) {
 			return errBusy
 		}
 		charged = size

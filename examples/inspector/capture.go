@@ -49,6 +49,9 @@ type answer struct {
 	forwarded bool        // the answer is the app's
 }
 
+// isGiven reports whether the sender was answered, or hung up before.
+func (a answer) isGiven() bool { return a.status != 0 || a.err != "" }
+
 // ownPrefix begins the names of the program's own headers in a capture.
 const ownPrefix = "Inspector-"
 
@@ -132,7 +135,7 @@ func (c *capture) ownHeader() [][2]string {
 	if c.replayOf != 0 {
 		lines = append(lines, [2]string{"Replay-Of", strconv.Itoa(c.replayOf)})
 	}
-	if c.answer.status != 0 || c.answer.err != "" {
+	if c.answer.isGiven() {
 		lines = append(lines,
 			[2]string{"Status", strconv.Itoa(c.answer.status)},
 			[2]string{"Duration", c.answer.duration.String()},
@@ -172,8 +175,8 @@ func readCapture(r io.Reader) (*capture, error) {
 	if _, hasLength := req.Header["Content-Length"]; !hasLength && req.ContentLength == 0 {
 		return nil, errNotWhole
 	}
-	body := make([]byte, req.ContentLength)
-	if _, err := io.ReadFull(req.Body, body); err != nil {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
 		return nil, errNotWhole
 	}
 	if _, err := in.ReadByte(); err != io.EOF {

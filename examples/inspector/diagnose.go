@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -151,8 +152,11 @@ func report(w io.Writer, d *delivery) error {
 		out.linef("")
 		out.linef("broken: %s", errorText(d.content.fault))
 	}
-	if d.verdict.verified == verifiedNo || d.content.fault != nil {
-		return errReported
+	switch {
+	case d.verdict.verified == verifiedNo:
+		return errors.New("the delivery does not verify: see above")
+	case d.content.fault != nil:
+		return errors.New("the delivery cannot be read: see above")
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func contentOf(body []byte) content {
 			c.odd++
 		}
 		kind := kindOf(ev)
-		if c.kinds[kind] == 0 && len(c.kinds) == maxKinds {
+		if c.kinds[kind] == 0 && len(c.kinds) >= maxKinds {
 			kind = kindOther
 		}
 		c.kinds[kind]++

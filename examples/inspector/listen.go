@@ -87,7 +87,7 @@ type inspector struct {
 	store   *store
 	dir     *captureDir // nil without -dir
 	forward *forwarder  // nil without -forward
-	bodies  budget
+	bodies  *bodies
 	runs    *runs
 	info    info
 	lines   *printer      // of deliveries
@@ -120,7 +120,7 @@ func newInspector(opts listenOptions, addr net.Addr, env environment) (*inspecto
 	in := &inspector{
 		secrets: opts.secrets,
 		store:   newStore(),
-		bodies:  budget{left: maxInFlight},
+		bodies:  newBodies(),
 		info:    newInfo(opts, addr),
 		lines:   &printer{w: env.stdout},
 		notes:   &printer{w: env.stderr},

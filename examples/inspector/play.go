@@ -110,7 +110,11 @@ func (p player) mailtrap(body []byte) *webhooktest.Mailtrap {
 	switch {
 	case p.retries:
 	case p.fault == webhooktest.FaultLate:
-		m.Retries, m.Interval = 2, 200*time.Millisecond // it hangs up twice
+		m.Retries, m.Interval = 2, time.Millisecond // it hangs up twice
+	case p.fault == webhooktest.FaultTwice:
+		// A receiver does well to answer 503 to the second copy while it
+		// works on the first.
+		m.Retries, m.Interval = 10, 200*time.Millisecond
 	default:
 		m.Retries = -1
 	}

@@ -110,10 +110,10 @@ func (s *store) get(id int) *delivery {
 
 // A filter tells which deliveries are wanted.
 type filter struct {
-	kinds    []string // any of them; all if there is none
-	q        string   // in lower case
-	verified string   // "" for all
-	status   int      // 0 for all
+	kinds    []string  // any of them; all if there is none
+	q        string    // in lower case
+	verified string    // "" for all
+	status   int       // 0 for all
 	not200   bool      // answered, but not 200
 	since    time.Time // the zero time for all
 	until    time.Time // not itself; the zero time for all
@@ -125,7 +125,7 @@ func (f *filter) matches(d *delivery) bool {
 	switch {
 	case f.verified != "" && d.verdict.verified != f.verified,
 		f.status != 0 && d.answer.status != f.status,
-		f.not200 && (d.answer.status == 200 || d.answer.status == 0),
+		f.not200 && (d.answer.status == 200 || !d.answer.isGiven()),
 		d.receivedAt.Before(f.since),
 		!f.until.IsZero() && !d.receivedAt.Before(f.until),
 		!strings.Contains(d.content.search, f.q):

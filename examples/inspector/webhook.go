@@ -21,7 +21,7 @@ func (in *inspector) receive(w http.ResponseWriter, r *http.Request) {
 		in.refuse(w, &refusal{http.StatusForbidden, "a page in a browser sent the request: Mailtrap is none"})
 		return
 	}
-	body, release, err := in.readBody(w, r)
+	body, release, err := in.bodies.read(w, r)
 	if err != nil {
 		in.refuse(w, err)
 		return
