@@ -53,7 +53,7 @@ func TestNetHTTPReadsACapture(t *testing.T) {
 
 func TestACaptureKeepsNoSecrets(t *testing.T) {
 	r := signedRequest([]byte("{}"))
-	r.SetBasicAuth("user", "hunter2")
+	r.Header.Set("Authorization", "Bearer hunter2")
 	r.Header.Set("Proxy-Authorization", "hunter2")
 	r.Header.Set("Cookie", "session=hunter2")
 	r.URL.RawQuery = "token=hunter2&hunter2&a%0d%0ahunter2=1"
