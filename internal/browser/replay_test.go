@@ -134,8 +134,10 @@ func TestCopyAsCurl(t *testing.T) {
 			status := in.post(secret, body)
 			id++
 			p.show(id)
+			text := p.copied("Copy as curl")
+			require.NotRegexp(t, `[^\n\PC]`, text, "a terminal obeys control characters that are pasted")
 			script := filepath.Join(t.TempDir(), "script")
-			require.NoError(t, os.WriteFile(script, []byte(p.copied("Copy as curl")), 0o600))
+			require.NoError(t, os.WriteFile(script, []byte(text), 0o600))
 			command := exec.Command("sh", script)
 			command.Dir = t.TempDir()
 			out, err := command.CombinedOutput()
@@ -157,6 +159,16 @@ func (in *inspector) body(id int) []byte {
 	body, err := io.ReadAll(response.Body)
 	require.NoError(in.t, err)
 	return body
+}
+
+func TestWhereTheClipboardIsRefusedTheTextIsShown(t *testing.T) {
+	in := start(t)
+	in.post(secret, samples(asJSON, "bounce"))
+	p := in.open(wide, "#id=1")
+	eval[any](p, `Object.defineProperty(navigator, "clipboard", { value: undefined }), 1`)
+	p.button("#detail", "Copy as curl")
+	p.wait(`document.getElementById("copy").open`)
+	require.Contains(t, eval[string](p, `getSelection().toString()`), "curl -sS")
 }
 
 func TestCopyAsGoTest(t *testing.T) {
