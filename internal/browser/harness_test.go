@@ -227,6 +227,13 @@ func (p *tab) wait(condition string) {
 	}
 }
 
+// show opens a delivery as a link does.
+func (p *tab) show(id int) {
+	p.t.Helper()
+	eval[string](p, fmt.Sprintf(`location.hash = "#id=%d"`, id))
+	p.wait(fmt.Sprintf(`document.querySelector("#detail h2")?.innerText === "Delivery %d" && document.querySelector("#detail .tabs")`, id))
+}
+
 // text returns the text that a person sees of the first element that matches.
 func (p *tab) text(selector string) string {
 	p.t.Helper()
@@ -251,6 +258,13 @@ func (p *tab) click(selector string) {
 	ctx, cancel := context.WithTimeout(p.ctx, 5*time.Second)
 	defer cancel()
 	require.NoError(p.t, chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)), selector)
+}
+
+// clickAt clicks into the middle of an element that an expression returns.
+func (p *tab) clickAt(element string) {
+	p.t.Helper()
+	at := eval[[2]float64](p, "(({ x, y, width, height }) => [x + width / 2, y + height / 2])("+element+".getBoundingClientRect())")
+	p.do(chromedp.MouseClickXY(at[0], at[1]))
 }
 
 // button clicks a button by its name.

@@ -45,6 +45,8 @@ func TestAfterARestartWithoutFilesTheListIsNew(t *testing.T) {
 	p.waitText("#detail .events", "bounce")
 	p.click("#tab-Body")
 	p.waitText("#panel", `"bounce"`)
+	p.button("#detail", "Replay")
+	p.waitText("#detail .outcome.good", "acknowledged")
 	in.stop()
 	p.waitText("#live", "connecting")
 	in = startAt(t, in.addr(), secret)
@@ -52,6 +54,11 @@ func TestAfterARestartWithoutFilesTheListIsNew(t *testing.T) {
 	p.waitText("#total", "1 delivery")
 	// Delivery 1 is another one now.
 	p.waitText("#panel", `"open"`)
+	// So is run 1.
+	require.Zero(t, p.count("#detail .run"))
+	p.button("#detail", "Replay")
+	p.waitText("#detail .outcome.good", "acknowledged")
+	require.Equal(t, 1, p.count("#detail .attempts tbody tr"))
 }
 
 func TestDeliveryThatIsGone(t *testing.T) {

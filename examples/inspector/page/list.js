@@ -2,7 +2,7 @@
 
 import { clock, count, day, el, icon, shown, took, visible } from "./text.js";
 import { family, inOrder } from "./kinds.js";
-import { Deliveries } from "./deliveries.js";
+import { Deliveries, isAnswered } from "./deliveries.js";
 import { Windowed } from "./windowed.js";
 import { clearFilters, filtered, state, update } from "./state.js";
 
@@ -108,7 +108,8 @@ function drawRow(summary) {
   const today = day(received) === day(new Date());
   const kinds = inOrder(Object.entries(summary.kinds));
   const crowded = summary.odd || summary.source !== "received";
-  const status = summary.status === 200 ? "" : summary.status ? " bad" : " waiting";
+  const status = summary.status === 200 ? "" : isAnswered(summary) ? " bad" : " waiting";
+  const answered = isAnswered(summary) ? "answered" : "not answered yet";
   const part = (name, title, ...children) => el("span", { class: name, title: title && visible(title) }, ...children);
   return el(
     "div",
@@ -123,7 +124,7 @@ function drawRow(summary) {
       summary.source === "received" ? null : el("span", { class: "tag" }, summary.source === "sent" ? "sent" : "replay"),
     ),
     part("format", "", summary.format || "unreadable"),
-    part("status" + status, summary.error, hidden(summary.status ? "answered" : "not answered yet"), summary.status || "\u2026"),
+    part("status" + status, summary.error, hidden(answered), summary.status || (isAnswered(summary) ? "none" : "\u2026")),
     part("took", "", summary.status ? took(summary.durationMs) : ""),
   );
 }
