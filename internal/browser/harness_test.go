@@ -18,6 +18,7 @@ import (
 
 	cdpbrowser "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
@@ -151,8 +152,9 @@ func (in *inspector) send(r *http.Request, body []byte) int {
 
 // A tab is an open page.
 type tab struct {
-	t   *testing.T
-	ctx context.Context
+	t     *testing.T
+	ctx   context.Context
+	close context.CancelFunc
 	*watch
 }
 
@@ -171,7 +173,7 @@ func (in *inspector) open(v view, hash string) *tab {
 	in.t.Cleanup(closeTab)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	in.t.Cleanup(cancel)
-	p := &tab{in.t, ctx, &watch{origin: in.url}}
+	p := &tab{in.t, ctx, closeTab, &watch{origin: in.url}}
 	require.NoError(in.t, p.listen(ctx))
 	scheme := "light"
 	if v.dark {
@@ -212,16 +214,24 @@ func eval[T any](p *tab, expression string) T {
 // wait waits until a condition of JavaScript holds.
 func (p *tab) wait(condition string) {
 	p.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	const patience = 20 * time.Second // on a machine with other work to do
+	deadline := time.Now().Add(patience)
 	for {
 		if eval[bool](p, "Boolean("+condition+")") {
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("after 10 s it does not hold that %s; the delivery says:\n%s", condition, p.text("#detail"))
+			p.t.Fatalf("after %v it does not hold that %s; the delivery says:\n%s", patience, condition, p.text("#detail"))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// show opens a delivery as a link does.
+func (p *tab) show(id int) {
+	p.t.Helper()
+	eval[string](p, fmt.Sprintf(`location.hash = "#id=%d"`, id))
+	p.wait(fmt.Sprintf(`document.querySelector("#detail h2")?.innerText === "Delivery %d" && document.querySelector("#detail .tabs")`, id))
 }
 
 // text returns the text that a person sees of the first element that matches.
@@ -250,6 +260,13 @@ func (p *tab) click(selector string) {
 	require.NoError(p.t, chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)), selector)
 }
 
+// clickAt clicks into the middle of an element that an expression returns.
+func (p *tab) clickAt(element string) {
+	p.t.Helper()
+	at := eval[[2]float64](p, "(({ x, y, width, height }) => [x + width / 2, y + height / 2])("+element+".getBoundingClientRect())")
+	p.do(chromedp.MouseClickXY(at[0], at[1]))
+}
+
 // button clicks a button by its name.
 func (p *tab) button(within, name string) {
 	p.t.Helper()
@@ -261,6 +278,15 @@ func (p *tab) button(within, name string) {
 func (p *tab) key(keys string) {
 	p.t.Helper()
 	p.do(chromedp.KeyEvent(keys))
+}
+
+// press presses one key. Unlike with key, a page can keep it from being typed.
+func (p *tab) press(key string) {
+	p.t.Helper()
+	for _, typ := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown, input.DispatchKeyEventTypeKeyUp} {
+		_, err := chromedp.Call(p.ctx, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: typ, Key: key, Text: key})
+		require.NoError(p.t, err)
+	}
 }
 
 // choose selects an option as a person does.

@@ -125,37 +125,50 @@ func (p *tab) copied(button string) string {
 
 func TestCopyAsCurl(t *testing.T) {
 	in := start(t)
+	p := in.open(wide, "")
+	id := 0
 	for name, body := range oddBodies {
 		t.Run(name, func(t *testing.T) {
 			in := &inspector{t: t, url: in.url}
+			p := &tab{t, p.ctx, p.close, p.watch}
 			status := in.post(secret, body)
-			p := in.open(wide, "")
-			p.key("j")
-			p.key("\r")
-			p.waitText("#detail h2", "Delivery")
+			id++
+			p.show(id)
+			text := p.copied("Copy as curl")
+			require.NotRegexp(t, `[^\n\PC]`, text, "a terminal obeys control characters that are pasted")
 			script := filepath.Join(t.TempDir(), "script")
-			require.NoError(t, os.WriteFile(script, []byte(p.copied("Copy as curl")), 0o600))
+			require.NoError(t, os.WriteFile(script, []byte(text), 0o600))
 			command := exec.Command("sh", script)
 			command.Dir = t.TempDir()
 			out, err := command.CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			require.Contains(t, string(out), fmt.Sprint("HTTP/1.1 ", status), "the signature must match again")
-			p.wait(`document.querySelectorAll("#rows [role=option]").length > 1`)
-			id := eval[string](p, `document.querySelector("#rows [role=option]").dataset.id`)
+			id++
+			p.show(id)
 			require.Equal(t, body, in.body(id))
 		})
 	}
 }
 
 // body returns the body of a delivery.
-func (in *inspector) body(id string) []byte {
+func (in *inspector) body(id int) []byte {
 	in.t.Helper()
-	response, err := http.Get(in.url + "/api/deliveries/" + id + "/body")
+	response, err := http.Get(fmt.Sprintf("%s/api/deliveries/%d/body", in.url, id))
 	require.NoError(in.t, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	require.NoError(in.t, err)
 	return body
+}
+
+func TestWhereTheClipboardIsRefusedTheTextIsShown(t *testing.T) {
+	in := start(t)
+	in.post(secret, samples(asJSON, "bounce"))
+	p := in.open(wide, "#id=1")
+	eval[any](p, `Object.defineProperty(navigator, "clipboard", { value: undefined }), 1`)
+	p.button("#detail", "Copy as curl")
+	p.wait(`document.getElementById("copy").open`)
+	require.Contains(t, eval[string](p, `getSelection().toString()`), "curl -sS")
 }
 
 func TestCopyAsGoTest(t *testing.T) {
@@ -177,9 +190,7 @@ func TestCopyAsGoTest(t *testing.T) {
 	for name, body := range oddBodies {
 		in.post(secret, body)
 		n++
-		p.waitText("#total", fmt.Sprint(n, " deliver"))
-		eval[any](p, fmt.Sprintf(`location.hash = "#id=%d"`, n))
-		p.waitText("#detail h2", fmt.Sprint("Delivery ", n))
+		p.show(n)
 		text := p.copied("Copy as Go test")
 		write(name+"_test.go", text)
 		formatted, err := exec.Command("gofmt", "-l", filepath.Join(dir, name+"_test.go")).CombinedOutput()

@@ -24,7 +24,7 @@ func TestSendEachFault(t *testing.T) {
 		{"reordered", "acknowledged", 1},
 	} {
 		t.Run("fault "+c.fault, func(t *testing.T) {
-			p := &tab{t, p.ctx, p.watch}
+			p := &tab{t, p.ctx, p.close, p.watch}
 			p.key("s")
 			p.wait(`document.getElementById("send").open`)
 			p.choose("#send [name=fault]", c.fault)

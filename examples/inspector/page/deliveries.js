@@ -137,13 +137,16 @@ function passes(summary, filter) {
   return (
     (!filter.kinds.length || filter.kinds.some((kind) => kind in summary.kinds)) &&
     (!filter.verified || summary.verified === filter.verified) &&
-    (!filter.status || passesStatus(summary.status, filter.status)) &&
+    (!filter.status || passesStatus(summary, filter.status)) &&
     (!filter.minute || (received >= filter.minute && received < filter.minute + 60000))
   );
 }
 
-function passesStatus(status, wanted) {
-  // A delivery that waits for its answer has none yet, not a wrong one.
-  if (wanted === "not200") return status !== 0 && status !== 200;
-  return String(status) === wanted;
+function passesStatus(summary, wanted) {
+  if (wanted === "not200") return isAnswered(summary) && summary.status !== 200;
+  return String(summary.status) === wanted;
 }
+
+// isAnswered reports whether the sender waits no longer: it was answered, or
+// hung up before.
+export const isAnswered = ({ status, error }) => status !== 0 || error !== "";

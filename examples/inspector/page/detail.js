@@ -5,6 +5,7 @@ import * as api from "./api.js";
 import { appendText, count, el, icon, moment, sentence, shown, size, took } from "./text.js";
 import { Actions } from "./actions.js";
 import { BodyView } from "./body.js";
+import { isAnswered } from "./deliveries.js";
 import { events } from "./events.js";
 import { state, update } from "./state.js";
 
@@ -19,14 +20,13 @@ export class Detail {
   // show opens the delivery with an id, or none.
   async show(id) {
     const turn = ++this.turn;
-    const changes = id !== this.id;
     this.id = id;
     this.node.classList.toggle("open", Boolean(id));
-    if (changes) this.actions = undefined;
+    if (this.delivery?.id !== id) this.forget();
     if (!id) return this.nothing();
     try {
       const delivery = await api.one(id);
-      if (turn === this.turn) this.draw(delivery, changes);
+      if (turn === this.turn) this.draw(delivery);
     } catch (error) {
       if (turn !== this.turn) return;
       const text = error.status === 404 ? "Delivery " + id + " is not kept any more, or never was." : error.message;
@@ -34,10 +34,15 @@ export class Detail {
     }
   }
 
+  // forget drops what belongs to the delivery that was open.
+  forget() {
+    this.delivery = this.body = this.actions = undefined;
+  }
+
   // reload shows a delivery as if nothing was known of it: after a restart its id
   // may be another delivery's.
   reload(id) {
-    this.id = undefined;
+    this.forget();
     return this.show(id);
   }
 
@@ -61,13 +66,17 @@ export class Detail {
     );
   }
 
-  draw(delivery, changes) {
+  draw(delivery) {
+    const first = !this.delivery;
     this.delivery = delivery;
-    // The body never changes, so that it is fetched once.
-    if (changes || !this.body) this.body = undefined;
-    const getBody = () => (this.body ??= api.body(delivery.id));
+    // The body never changes, so that it is fetched once. The buttons of the
+    // delivery that was open before may still ask for theirs.
+    const getBody = () => {
+      if (this.body?.id !== delivery.id) this.body = { id: delivery.id, bytes: api.body(delivery.id) };
+      return this.body.bytes;
+    };
     this.actions = new Actions(delivery, this.info, getBody);
-    const scrolled = this.panel && !changes ? this.panel.scrollTop : 0;
+    const scrolled = first ? 0 : this.panel.scrollTop;
     this.node.replaceChildren(
       this.heading("Delivery " + delivery.id),
       el("div", { class: "verdict" }, verdict(delivery), facts(delivery)),
@@ -75,7 +84,7 @@ export class Detail {
       this.tabs(delivery, getBody),
     );
     this.panel.scrollTop = scrolled;
-    if (changes && document.body.classList.contains("narrow")) this.node.querySelector("h2").focus();
+    if (first && document.body.classList.contains("narrow")) this.node.querySelector("h2").focus();
   }
 
   tabs(delivery, getBody) {
@@ -178,7 +187,7 @@ function headers(header) {
 
 function answer(delivery) {
   const { answer } = delivery;
-  if (!answer || (!answer.status && !answer.error)) return el("p", { class: "muted" }, "It is not answered yet.");
+  if (!isAnswered(answer)) return el("p", { class: "muted" }, "It is not answered yet.");
   const by = delivery.forwarded ? "Your app" : "The inspector";
   const body = el("pre", { class: "code", tabindex: 0, "aria-label": "Body of the answer" });
   // Line feeds stay: this is text of several lines.
@@ -193,11 +202,12 @@ function answer(delivery) {
       "p",
       { class: "verdict-line " + (answer.status === 200 ? "yes" : "no") },
       icon(answer.status === 200 ? "yes" : "no"),
-      `${by} answered ${answer.status} in ${took(answer.durationMs)}.`,
+      answer.status ? `${by} answered ${answer.status} in ${took(answer.durationMs)}.` : "There was no answer.",
       answer.status === 200 ? "" : " Mailtrap would send it again.",
     ),
     answer.error ? el("p", { class: "fix" }, shown(sentence(answer.error))) : null,
     headers(answer.header),
     answer.body ? body : null,
+    answer.cut ? el("p", { class: "muted" }, "The body goes on. The inspector keeps its beginning.") : null,
   );
 }

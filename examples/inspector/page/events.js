@@ -61,8 +61,9 @@ function row(name, value) {
 }
 
 // field returns the row of a field, with the reason if it is odd.
-function field({ name, value, odd, unknown }) {
+function field({ name, value, odd, unknown, cut }) {
   const cell = el("td", {}, value === "" ? el("span", { class: "muted" }, "empty") : shown(value));
+  if (cut) cell.append(el("span", { class: "tag" }, "goes on in the body"));
   if (odd) cell.append(el("p", { class: "reason" }, shown(odd)));
   if (unknown) cell.append(el("span", { class: "tag", title: "Mailtrap does not document this field. The package keeps it in RawJSON." }, "unknown field"));
   return el("tr", { class: odd ? "odd" : unknown ? "new" : false }, el("th", { scope: "row", title: visible(name) }, shown(name)), cell);

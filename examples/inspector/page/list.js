@@ -2,7 +2,7 @@
 
 import { clock, count, day, el, icon, shown, took, visible } from "./text.js";
 import { family, inOrder } from "./kinds.js";
-import { Deliveries } from "./deliveries.js";
+import { Deliveries, isAnswered } from "./deliveries.js";
 import { Windowed } from "./windowed.js";
 import { clearFilters, filtered, state, update } from "./state.js";
 
@@ -101,37 +101,35 @@ export class List {
   }
 }
 
+// drawRow returns the element of a summary. A screen reader reads its text, so
+// that what only colour and shape say stands there as hidden words.
 function drawRow(summary) {
   const received = new Date(summary.receivedAt);
   const today = day(received) === day(new Date());
   const kinds = inOrder(Object.entries(summary.kinds));
-  const answer = summary.status || "\u2026";
-  const label = [
-    clock(received),
-    verdicts[summary.verified],
-    kinds.map(([kind, n]) => n + " " + visible(kind)).join(", ") || "no events",
-    summary.format || "unreadable",
-    summary.odd ? summary.odd + " odd" : "",
-    summary.source === "received" ? "" : summary.source,
-    summary.status ? `answered ${summary.status} in ${took(summary.durationMs)}` : "not answered yet",
-  ].filter(Boolean);
+  const crowded = summary.odd || summary.source !== "received";
+  const status = summary.status === 200 ? "" : isAnswered(summary) ? " bad" : " waiting";
+  const answered = isAnswered(summary) ? "answered" : "not answered yet";
+  const part = (name, title, ...children) => el("span", { class: name, title: title && visible(title) }, ...children);
   return el(
     "div",
-    { class: "row", role: "option", id: "row-" + Number(summary.id), "data-id": summary.id, "aria-label": label.join(", ") },
-    el("span", { class: "mark", title: visible(summary.verdict) }, icon(summary.verified)),
-    el("span", { class: "time", title: received.toISOString() }, today ? clock(received) : day(received).slice(5) + " " + clock(received).slice(0, 5)),
-    el("span", { class: "kinds", title: kinds.map(([kind, n]) => n + " " + visible(kind)).join(", ") }, chips(kinds, summary.odd || summary.source !== "received")),
-    el(
-      "span",
-      { class: "notes" },
+    { class: "row", role: "option", id: "row-" + Number(summary.id), "data-id": summary.id },
+    part("mark", summary.verdict, icon(summary.verified), hidden(verdicts[summary.verified])),
+    part("time", received.toISOString(), today ? clock(received) : day(received).slice(5) + " " + clock(received).slice(0, 5)),
+    part("kinds", kinds.map(([kind, n]) => n + " " + kind).join(", "), chips(kinds, crowded)),
+    part(
+      "notes",
+      "",
       summary.odd ? el("span", { class: "tag warn" }, summary.odd + " odd") : null,
       summary.source === "received" ? null : el("span", { class: "tag" }, summary.source === "sent" ? "sent" : "replay"),
     ),
-    el("span", { class: "format" }, summary.format || "unreadable"),
-    el("span", { class: "status" + (summary.status === 200 ? "" : summary.status ? " bad" : " waiting"), title: visible(summary.error || "") }, answer),
-    el("span", { class: "took" }, summary.status ? took(summary.durationMs) : ""),
+    part("format", "", summary.format || "unreadable"),
+    part("status" + status, summary.error, hidden(answered), summary.status || (isAnswered(summary) ? "none" : "\u2026")),
+    part("took", "", summary.status ? took(summary.durationMs) : ""),
   );
 }
+
+const hidden = (words) => el("span", { class: "hidden" }, words + " ");
 
 // chips names one or two kinds. Where there are more, or no room for the names,
 // each has a dot.
@@ -141,7 +139,8 @@ function chips(kinds, crowded) {
   if (kinds.length > (crowded ? 1 : 2)) {
     const events = kinds.reduce((sum, [, n]) => sum + n, 0);
     const families = new Map(kinds.map(([kind]) => [family(kind), kind]));
-    return [el("span", { class: "dots" }, [...families.values()].map(dot)), el("span", {}, count(events, "event"))];
+    const names = kinds.map(([kind, n]) => n + " " + visible(kind)).join(", ");
+    return [el("span", { class: "dots" }, [...families.values()].map(dot)), el("span", {}, count(events, "event")), hidden(": " + names)];
   }
   return kinds.map(([kind, n]) =>
     el("span", { class: "chip" }, dot(kind), shown(kind, { class: "cut" }), n > 1 ? el("b", {}, n) : null),

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { count, el, visible } from "./text.js";
 import { Chart } from "./chart.js";
+import { isAnswered } from "./deliveries.js";
 import { Detail } from "./detail.js";
 import { List, setUpFilters } from "./list.js";
 import { Minutes } from "./minutes.js";
@@ -121,7 +122,7 @@ function live(yes) {
 function setUpAnnouncements() {
   let [came, wrong, timer] = [0, 0, undefined];
   return (summary) => {
-    if (summary.status === 0) return; // it is told again when it is answered
+    if (!isAnswered(summary)) return; // it is told again when it is answered
     came++;
     if (summary.verified === "no") wrong++;
     timer ??= setTimeout(() => {
