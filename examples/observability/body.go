@@ -32,7 +32,7 @@ type body struct {
 }
 
 // watchBodies watches the bodies of requests. The secrets are those of the
-// Handler's Verifier, in their order.
+// Handler's Verifier, in their order. Each costs a request one more HMAC.
 func watchBodies(inFlight prometheus.Gauge, secrets []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := &body{

@@ -12,10 +12,9 @@
 // place, from 0, is the label webhook in the metrics. While you rotate a
 // secret, put the new one in its place and the old one at the end.
 //
-// With -traces stdout the program
-// prints spans. With -traces otlp it sends them to a collector, at
-// http://localhost:4318 or at OTEL_EXPORTER_OTLP_ENDPOINT. Other OTEL_
-// variables, such as OTEL_TRACES_SAMPLER, work too.
+// With -traces stdout the program prints spans. With -traces otlp it sends them
+// to a collector, at http://localhost:4318 or at OTEL_EXPORTER_OTLP_ENDPOINT.
+// Other OTEL_ variables, such as OTEL_TRACES_SAMPLER, work too.
 //
 // prometheus/ has the alerts, each with what to do, and the configuration that
 // loads them. grafana/dashboard.json is a dashboard to import.
@@ -124,7 +123,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	opts.verifier, err = mailtrapwebhook.NewVerifier(opts.secrets...)
 	if err != nil {
 		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with a comma between", secretVariable)
+			" or to those of several webhooks with commas between", secretVariable)
 	}
 	return opts, nil
 }

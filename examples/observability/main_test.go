@@ -278,8 +278,10 @@ func TestCommandLine(t *testing.T) {
 		"help": {[]string{"-h"}, "", exitOK, "Usage of observability"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // ends a program that starts
+			defer cancel()
 			var stdout, stderr bytes.Buffer
-			status := run(t.Context(), test.args, environment(test.secret), &stdout, &stderr)
+			status := run(ctx, test.args, environment(test.secret), &stdout, &stderr)
 			require.Equal(t, test.status, status, "%s", &stderr)
 			require.Empty(t, stdout.String())
 			require.Contains(t, stderr.String(), test.want)

@@ -29,8 +29,8 @@ import (
 
 // A collector takes spans in OTLP over HTTP, as OpenTelemetry's collector does.
 type collector struct {
-	hang     atomic.Pointer[chan struct{}] // if not nil, exports wait until it is closed
-	asked    atomic.Bool                   // an export has come
+	hang     chan struct{} // exports wait until it is closed, unless it is nil
+	asked    atomic.Bool   // an export has come
 	mu       sync.Mutex
 	raw      []byte
 	received []*tracepb.ResourceSpans
@@ -39,6 +39,12 @@ type collector struct {
 func startCollector(t *testing.T) *collector {
 	t.Helper()
 	c := new(collector)
+	c.start(t)
+	return c
+}
+
+func (c *collector) start(t *testing.T) {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		var export collectorpb.ExportTraceServiceRequest
@@ -47,8 +53,8 @@ func startCollector(t *testing.T) *collector {
 			return
 		}
 		c.asked.Store(true)
-		if hang := c.hang.Load(); hang != nil {
-			<-*hang
+		if c.hang != nil {
+			<-c.hang
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -58,18 +64,18 @@ func startCollector(t *testing.T) *collector {
 	}))
 	t.Cleanup(server.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
-	return c
 }
 
-// startHangingCollector starts a collector that never answers.
-func startHangingCollector(t *testing.T) *collector {
+// startHangingCollector starts a collector that does not answer until it is
+// released.
+func startHangingCollector(t *testing.T) (c *collector, release func()) {
 	t.Helper()
-	never := make(chan struct{})
-	c := startCollector(t)
-	c.hang.Store(&never)
-	t.Cleanup(func() { close(never) })                // before the collector is closed, which waits
+	c = &collector{hang: make(chan struct{})}
+	c.start(t)
 	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
-	return c
+	release = sync.OnceFunc(func() { close(c.hang) })
+	t.Cleanup(release) // before the server is closed, which waits
+	return c, release
 }
 
 // text returns the raw exports, in which strings stand as they are.
@@ -250,16 +256,13 @@ func TestManyEventsMakeOneSpan(t *testing.T) {
 // for. The others are counted.
 func TestSpansThatAreLostAreCounted(t *testing.T) {
 	const more = 100
-	release := make(chan struct{})
-	collector := startCollector(t)
-	collector.hang.Store(&release)
-	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
+	collector, release := startHangingCollector(t)
 	p := start(t, succeed, "-traces", tracesOTLP)
 	for range maxWaitingSpans + more {
 		require.Equal(t, 405, p.send(t, newRequest(t, http.MethodGet, p.url, "", "")))
 	}
 	require.EqualValues(t, more, p.scrape(t)[`mailtrap_webhook_spans_total{result="queue_full"}`])
-	close(release)
+	release()
 	require.Eventually(t, func() bool {
 		return p.scrape(t)[`mailtrap_webhook_spans_total{result="exported"}`] > 0
 	}, aWhile, time.Millisecond)
@@ -318,7 +321,7 @@ func TestCollectorThatIsDownHoldsUpNoDelivery(t *testing.T) {
 }
 
 func TestCollectorThatHangsHoldsUpNoDelivery(t *testing.T) {
-	collector := startHangingCollector(t)
+	collector, _ := startHangingCollector(t)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1") // ms
 	p := start(t, succeed, "-traces", tracesOTLP)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
@@ -334,10 +337,7 @@ func TestEndsInTimeWhateverHangs(t *testing.T) {
 	answered := p.deliverHeld(t, s, envelope(event("suspension", 1, time.Now())))
 	defer close(s.leave)
 	for _, url := range []string{p.url, p.metrics} {
-		address := strings.Split(url, "/")[2]
-		silent, err := net.Dial("tcp", address)
-		require.NoError(t, err)
-		defer silent.Close()
+		go holdConnections(t.Context(), strings.Split(url, "/")[2])
 	}
 	signaled := time.Now()
 	p.end(t)
@@ -345,6 +345,19 @@ func TestEndsInTimeWhateverHangs(t *testing.T) {
 	most := 6*time.Second + scrapeTimeout + flushTimeout // the Handler waits 5.1 s for a call
 	require.Less(t, time.Since(signaled), most+time.Second)
 	p.waitForLine(t, "the last traces are not exported: check the collector")
+}
+
+// holdConnections opens connections and says nothing on them, until the address
+// takes no more. It closes them when ctx ends.
+func holdConnections(ctx context.Context, address string) {
+	for {
+		silent, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		context.AfterFunc(ctx, func() { silent.Close() })
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // The stated time to the end fits into the 45 seconds of examples/README.md.

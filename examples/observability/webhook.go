@@ -11,7 +11,8 @@ import (
 // newWebhook returns the Handler. The verifier has the secrets in the order of
 // the label webhook.
 func newWebhook(
-	verifier *mailtrapwebhook.Verifier, store mailtrapwebhook.Deduplicator, onEvent callback, m *metrics, logger *slog.Logger,
+	verifier *mailtrapwebhook.Verifier, store mailtrapwebhook.Deduplicator, onEvent callback,
+	m *metrics, logger *slog.Logger,
 ) *mailtrapwebhook.Handler {
 	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
