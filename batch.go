@@ -30,6 +30,9 @@ type batch struct {
 }
 
 func (x *exchange) newBatch(items []item) *batch {
+	for i := range items {
+		items[i].old = x.tooOld(items[i].event)
+	}
 	b := &batch{
 		h:       x.h,
 		log:     x.log,
@@ -43,6 +46,12 @@ func (x *exchange) newBatch(items []item) *batch {
 		busy: make(chan struct{}, 1), answerBy: x.started.Add(answerTime),
 	}
 	return b
+}
+
+// tooOld reports whether the event is older than GiveUpAfter. A time before
+// 2021 is a zero or a fault, and so is one in the future: neither is an age.
+func (x *exchange) tooOld(ev Event) bool {
+	return x.h.GiveUpAfter > 0 && ev.Time().Year() > 2020 && x.started.Sub(ev.Time()) > x.h.GiveUpAfter
 }
 
 // keys returns the keys for Delivery.Keys.
@@ -222,7 +231,7 @@ func (b *batch) judge(it *item, err error, late bool) bool {
 		// Dropped while its abandoned callback still ran: the first outcome counts.
 	case err == nil:
 		it.result = handled
-	case !permanent && !b.tooOld(it):
+	case !permanent && !it.old:
 		it.result = failed
 		b.fail(failure{callback: b.callback(), key: it.key, err: err})
 	case b.h.OnDrop == nil:
@@ -245,12 +254,6 @@ func (it *item) noteRunning(err error, late bool) {
 		it.running++
 		it.late = true
 	}
-}
-
-// tooOld reports whether the event is older than GiveUpAfter. A time before
-// 2021 is a zero or a fault, and so is one in the future: neither is an age.
-func (b *batch) tooOld(it *item) bool {
-	return b.h.GiveUpAfter > 0 && it.time.Year() > 2020 && b.started.Sub(it.time) > b.h.GiveUpAfter
 }
 
 // A failure is why an event failed.
