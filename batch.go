@@ -54,15 +54,6 @@ func (x *exchange) tooOld(ev Event) bool {
 	return x.h.GiveUpAfter > 0 && ev.Time().Year() > 2020 && x.started.Sub(ev.Time()) > x.h.GiveUpAfter
 }
 
-// keys returns the keys for Delivery.Keys.
-func (b *batch) keys() []string {
-	keys := make([]string, len(b.items))
-	for i := range b.items {
-		keys[i] = strings.Clone(b.items[i].key)
-	}
-	return keys
-}
-
 // reserve asks the store which of the events are new.
 func (b *batch) reserve(ctx context.Context) error {
 	if ctx.Err() != nil {
@@ -71,13 +62,13 @@ func (b *batch) reserve(ctx context.Context) error {
 	if b.store.dedup == nil {
 		return nil
 	}
-	asked, keys := make([]*item, 0, len(b.items)), make([]string, 0, len(b.items))
+	asked := make([]*item, 0, len(b.items))
 	for i := range b.items {
 		if it := &b.items[i]; it.key != "" {
-			asked, keys = append(asked, it), append(keys, it.key)
+			asked = append(asked, it)
 		}
 	}
-	answers, err := b.store.reserve(ctx, keys, b.h.timeout()+leaseSlack)
+	answers, err := b.store.reserve(ctx, keysOf(asked), b.h.timeout()+leaseSlack)
 	if err != nil {
 		b.log.panicked(err)
 		return &refusalError{http.StatusServiceUnavailable,
@@ -117,20 +108,20 @@ func (b *batch) with(r result) []*item {
 	return items
 }
 
-// present shows the callbacks only the events that are theirs.
+// present shows the callbacks only the events that are theirs, with their keys.
 func (b *batch) present(d *Delivery) {
-	events, keys := d.Events[:0], d.Keys[:0]
+	events := d.Events[:0]
+	d.Keys = make([]string, 0, len(b.items))
 	for i := range b.items {
 		switch it := &b.items[i]; it.result {
 		case unstarted:
-			events, keys = append(events, it.event), append(keys, d.Keys[i])
+			events, d.Keys = append(events, it.event), append(d.Keys, strings.Clone(it.key))
 		case duplicate:
 			d.Duplicates++
 		}
 	}
 	clear(d.Events[len(events):])
-	clear(d.Keys[len(keys):])
-	d.Events, d.Keys = events, keys
+	d.Events = events
 }
 
 // callBack hands the events to OnEvent one by one, or to OnDelivery all at
