@@ -14,7 +14,7 @@ import (
 const (
 	defaultRetention = 72 * time.Hour // Mailtrap retries for at most 24 hours; the rest covers a paused webhook
 	defaultMaxKeys   = 500_000
-	fewLeases        = 4096 // so few, at 50 bytes each, are not worth a sweep
+	fewLeases        = 4096 // so few, at 40 bytes each, are not worth a sweep
 )
 
 var errNoLease = errors.New("mailtrapwebhook: the lease is not positive: reserve keys for as long as a delivery takes")
