@@ -46,7 +46,7 @@ type calls struct {
 	done func(i int, err error, late bool)
 
 	began time.Time     // of run, from which durations count
-	total time.Duration // by which all calls end
+	total time.Duration // after which no call may go on
 
 	mu      sync.Mutex
 	next    int // the first call that has not started
@@ -113,7 +113,7 @@ func (c *calls) work(w *worker) {
 			c.replace(w)
 		}
 	}()
-	// A few contexts at a time save a twentieth of a delivery. A callback that
+	// A few contexts at a time save 3 % of a delivery. A callback that
 	// keeps one of them keeps all, and these few are small.
 	var contexts []callContext
 	for c.begin(w) {
