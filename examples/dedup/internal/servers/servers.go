@@ -183,6 +183,55 @@ func Postgres(dir string) (*Server, error) {
 	return s, s.Start()
 }
 
+// PgBouncer starts a PgBouncer in front of a PostgreSQL server. It shares out few
+// connections, each for one transaction.
+func PgBouncer(dir string, postgres *Server) (*Server, error) {
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		return nil, errors.New("pgbouncer is missing: apt-get install pgbouncer")
+	}
+	as, err := notRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Network: "unix", Address: filepath.Join(dir, ".s.PGSQL.6432")}
+	log, settings := filepath.Join(dir, "log"), filepath.Join(dir, "ini")
+	err = os.WriteFile(settings, fmt.Appendf(nil, `
+[databases]
+postgres = host=%s user=postgres
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 4
+auth_type = any
+unix_socket_dir = %s
+logfile = %s
+`, filepath.Dir(postgres.Address), dir, log), 0o644)
+	if err != nil {
+		return nil, err
+	}
+	var running *Guarded
+	s.Start = func() (err error) {
+		cmd := exec.Command(program, "-q", settings)
+		cmd.Dir, cmd.SysProcAttr = dir, as
+		if running, err = Guard(cmd); err != nil {
+			return err
+		}
+		return await(log, func() error {
+			conn, err := net.Dial(s.Network, s.Address)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+	}
+	s.Kill = func() error {
+		running.Signal("KILL")
+		_ = running.Wait() // returns that it was killed
+		return nil
+	}
+	return s, s.Start()
+}
+
 // notRoot returns the attributes of a process that does not run as root,
 // because PostgreSQL refuses root. For root, it gives the directory to the user
 // postgres and returns that user's attributes.
