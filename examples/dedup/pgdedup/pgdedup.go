@@ -217,7 +217,8 @@ func (d *Deduplicator) runOnce(
 ) (map[string]mailtrapwebhook.Reservation, error) {
 	// This mode leaves no prepared statement on the connection, which behind
 	// PgBouncer may serve another client next.
-	rows, _ := d.pool.Query(ctx, statement, append([]any{pgx.QueryExecModeExec}, args...)...) // ForEachRow returns its error
+	args = append([]any{pgx.QueryExecModeExec}, args...)
+	rows, _ := d.pool.Query(ctx, statement, args...) // ForEachRow returns its error
 	found := make(map[string]mailtrapwebhook.Reservation)
 	var key []byte
 	var handled bool

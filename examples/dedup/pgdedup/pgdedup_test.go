@@ -23,7 +23,9 @@ var server, bouncer *servers.Server
 func TestMain(m *testing.M) {
 	os.Exit(servers.Main(m,
 		servers.Use{In: &server, Start: servers.Postgres},
-		servers.Use{In: &bouncer, Start: func(dir string) (*servers.Server, error) { return servers.PgBouncer(dir, server) }}))
+		servers.Use{In: &bouncer, Start: func(dir string) (*servers.Server, error) {
+			return servers.PgBouncer(dir, server)
+		}}))
 }
 
 func connect(t *testing.T, proxy *servers.Proxy, settings string) *pgxpool.Pool {
