@@ -1,0 +1,105 @@
+package webhooktest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// Body returns a delivery of the events in the format f, as Mailtrap writes it.
+// [mailtrapwebhook.Parse] gives the events back.
+//
+// An event is written as its RawJSON. If its fields say something else, because
+// a test changed them or built the event by hand, the fields are written.
+// JSON Lines must begin with an event that is a JSON object.
+//
+// Body panics if f is neither format.
+func Body(f mailtrapwebhook.Format, events ...mailtrapwebhook.Event) []byte {
+	texts := make([]string, len(events))
+	for i, ev := range events {
+		texts[i] = eventText(ev)
+	}
+	return joinTexts(f, texts)
+}
+
+func joinTexts(f mailtrapwebhook.Format, texts []string) []byte {
+	var b bytes.Buffer
+	switch f {
+	case mailtrapwebhook.FormatJSON:
+		b.WriteString(`{"events":[`)
+		for i, text := range texts {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteString(element(text))
+		}
+		b.WriteString(`]}`)
+	case mailtrapwebhook.FormatJSONLines:
+		for _, text := range texts {
+			b.WriteString(line(text))
+			b.WriteByte('\n')
+		}
+	default:
+		panic(fmt.Sprintf("webhooktest: %d is not a format: use FormatJSON or FormatJSONLines", f))
+	}
+	return b.Bytes()
+}
+
+// eventText returns the RawJSON of an event unless that is not what the fields
+// say.
+func eventText(ev mailtrapwebhook.Event) string {
+	raw := ev.RawJSON()
+	if u, ok := ev.(*mailtrapwebhook.UnknownEvent); ok {
+		if raw == "" && u.Event != "" {
+			return `{"event":` + quote(u.Event) + `}`
+		}
+		return raw
+	}
+	// The texts of the fields are equal where Raw and Err, or the location
+	// of a time, are not.
+	fields := fieldsText(ev)
+	// In an array even an event that has an array of events is one event.
+	decoded, err := mailtrapwebhook.Parse([]byte("[" + raw + "]"))
+	if err == nil && len(decoded) == 1 && fieldsText(decoded[0]) == fields {
+		return raw
+	}
+	return fields
+}
+
+func fieldsText(ev mailtrapwebhook.Event) string {
+	text, err := json.Marshal(ev)
+	if err != nil {
+		panic(fmt.Sprintf("webhooktest: cannot write the event: %v", err))
+	}
+	return string(text)
+}
+
+// element returns the text of an event for an array. The text of an
+// UnknownEvent need not be JSON.
+func element(text string) string {
+	if json.Valid([]byte(text)) {
+		return text
+	}
+	return quote(text)
+}
+
+// line returns the text of an event for JSON Lines.
+func line(text string) string {
+	switch {
+	case !strings.Contains(text, "\n") && strings.TrimSpace(text) != "":
+		return text
+	case json.Valid([]byte(text)):
+		var b bytes.Buffer
+		_ = json.Compact(&b, []byte(text)) // just found to be valid
+		return b.String()
+	}
+	return quote(text)
+}
+
+func quote(text string) string {
+	quoted, _ := json.Marshal(text) // no string fails
+	return string(quoted)
+}
