@@ -70,7 +70,7 @@ const lease = 3 * time.Second
 func replica(store string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	dedup, closeStore, err := openStore(ctx, store)
+	dedup, closeStore, err := openStore(ctx, store, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -293,6 +293,33 @@ func secretOnly(name string) string {
 	return ""
 }
 
+// A server's Ping passes on each of these, but not each delivery.
+func TestRedisBehindOthers(t *testing.T) {
+	has, lacks := servers.RedisNodes(t)
+	sentinel := servers.RedisSentinel(t)
+	b := replicas.NewBatches(t, 1, 1)[0]
+	for name, url := range map[string]string{
+		"cluster":  fmt.Sprintf("redis://%s?addr=%s", lacks.Address, has.Address),
+		"sentinel": fmt.Sprintf("redis://%s?master_name=main", sentinel.Address),
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := startProgram(t, secretOnly, "-store", url)
+			require.Equal(t, http.StatusOK, b.Post(t.Context(), program.url))
+			require.Equal(t, 1, strings.Count(program.end(t), "msg=event"))
+		})
+	}
+	for want, server := range map[string]*servers.Server{
+		"one node of a cluster": lacks, "if it is a sentinel": sentinel,
+	} {
+		t.Run(want, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			args := []string{"-store", "redis://" + server.Address}
+			require.Equal(t, 1, run(t.Context(), args, secretOnly, &stdout, &stderr))
+			require.Contains(t, stderr.String(), want)
+		})
+	}
+}
+
 func TestProgramRefusesToStart(t *testing.T) {
 	none := func(string) string { return "" }
 	sqlite := "sqlite:" + filepath.Join(t.TempDir(), "dedup.db")
@@ -309,9 +336,10 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"on a store of another kind", []string{"-store", "mysql://localhost"}, secretOnly, "-store names no store"},
 		{"on a broken URL of Redis", []string{"-store", "redis://:hunter2@h:port"}, secretOnly, "not a URL of Redis"},
 		{"on a broken URL of PostgreSQL", []string{"-store", "postgres://u:hunter2@h:port/"}, secretOnly, "not a URL of PostgreSQL"},
-		{"without Redis", []string{"-store", "redis://:hunter2@127.0.0.1:1"}, secretOnly, "cannot reach Redis"},
+		{"without Redis", []string{"-store", "redis://:hunter2@127.0.0.1:1"}, secretOnly, "cannot reserve"},
+		{"without a cluster", []string{"-store", "redis://:hunter2@127.0.0.1:1?addr=h:2"}, secretOnly, "cannot reserve"},
 		{"without PostgreSQL", []string{"-store", "postgres://u:hunter2@127.0.0.1:1/db"}, secretOnly, "cannot create the table"},
-		{"on a directory", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the table"},
+		{"on a directory", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the tables"},
 		{"on a broken address", []string{"-store", sqlite, "-listen", "nowhere"}, secretOnly, "nowhere"},
 	}
 	for _, tt := range tests {
