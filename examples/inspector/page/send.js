@@ -72,7 +72,7 @@ export class SendForm {
     try {
       const { run } = await api.send({
         kinds: kinds.length === this.boxes().length ? ["all"] : kinds,
-        n: n.valueAsNumber,
+        n: n.valueAsNumber || 0, // 0 is one of each kind
         format: format.value,
         fault: fault.value,
         retries: retries.checked,
