@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 func TestHandlerBodyLimit(t *testing.T) {
@@ -595,7 +596,7 @@ func TestHandlerKeepsNothingOfADelivery(t *testing.T) {
 			}
 			deliver := func() any {
 				w := httptest.NewRecorder()
-				h.ServeHTTP(w, signedDelivery(body, testSecret))
+				h.ServeHTTP(w, webhooktest.NewRequest("/hook", testSecret, body))
 				require.Equal(t, 200, w.Code)
 				return last
 			}

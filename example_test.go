@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // A real secret comes from the environment, and a real payload from Mailtrap.
@@ -27,13 +28,6 @@ const (
 // quiet keeps the log out of the examples' output.
 var quiet = slog.New(slog.DiscardHandler)
 
-// newRequest returns a signed delivery.
-func newRequest(target, body, secret string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
-	r.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign([]byte(body), secret))
-	return r
-}
-
 // answer returns the status that h answers r with.
 func answer(h http.Handler, r *http.Request) int {
 	w := httptest.NewRecorder()
@@ -43,7 +37,7 @@ func answer(h http.Handler, r *http.Request) int {
 
 // deliver posts a signed body to h and returns the status.
 func deliver(h http.Handler, body string) int {
-	return answer(h, newRequest("/webhooks/mailtrap", body, secret))
+	return answer(h, webhooktest.NewRequest("/webhooks/mailtrap", secret, []byte(body)))
 }
 
 func mustVerifier(secrets ...string) *mailtrapwebhook.Verifier {
@@ -174,9 +168,9 @@ func ExampleHandler_tenants() {
 	mux.Handle("/webhooks/{tenant}", handler)
 
 	body := `{"events":[{"event":"open","message_id":"m-1","event_id":"e-1"}]}`
-	fmt.Println(answer(mux, newRequest("/webhooks/acme", body, "11111111111111111111111111111111")))
-	fmt.Println(answer(mux, newRequest("/webhooks/globex", body, "22222222222222222222222222222222")))
-	fmt.Println(answer(mux, newRequest("/webhooks/initech", body, secret)))
+	fmt.Println(answer(mux, webhooktest.NewRequest("/webhooks/acme", "11111111111111111111111111111111", []byte(body))))
+	fmt.Println(answer(mux, webhooktest.NewRequest("/webhooks/globex", "22222222222222222222222222222222", []byte(body))))
+	fmt.Println(answer(mux, webhooktest.NewRequest("/webhooks/initech", secret, []byte(body))))
 	// Output:
 	// acme:open/m-1/e-1
 	// 200
@@ -245,7 +239,7 @@ func ExampleGuard() {
 		OnEvent: func(context.Context, mailtrapwebhook.Event) error { return nil },
 	}
 	request := func(forwardedFor, password string) int {
-		r := newRequest("/webhooks/mailtrap", payload, secret)
+		r := webhooktest.NewRequest("/webhooks/mailtrap", secret, []byte(payload))
 		r.RemoteAddr = "10.1.2.3:4567"
 		r.Header.Set("X-Forwarded-For", forwardedFor)
 		r.SetBasicAuth("mailtrap", password)

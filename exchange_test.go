@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // A request that is wrong in two ways gets the answer of the earlier check.
@@ -104,7 +105,8 @@ func TestHandlerRefusesBeforeReading(t *testing.T) {
 		{"guard", &mw.Handler{Guards: guardReturning(errBoom)}, nil, 403},
 		{"password", &mw.Handler{Guards: []mw.Guard{mw.BasicAuth("u", "p")}}, nil, 401},
 		{"token", &mw.Handler{Guards: []mw.Guard{mw.QueryToken("t", "p")}}, nil, 403},
-		{"address", &mw.Handler{Guards: []mw.Guard{mw.NewIPAllowlist(mw.IPRanges()).Guard()}}, nil, 403},
+		{"address", &mw.Handler{Guards: []mw.Guard{mw.NewIPAllowlist(mw.IPRanges()).Guard()}},
+			[]requestEdit{func(r *http.Request) { r.RemoteAddr = "192.0.2.1:1234" }}, 403},
 		{"no such tenant", &mw.Handler{VerifierFor: verifierReturning(nil, nil)}, nil, 403},
 		{"tenant's store is down", &mw.Handler{VerifierFor: verifierReturning(nil, errBoom)}, nil, 503},
 		{"no signature", &mw.Handler{}, []requestEdit{withoutSignature}, 400},
@@ -462,7 +464,7 @@ func TestBodyThatWasReadBefore(t *testing.T) {
 func TestRecorderCausesNoWarning(t *testing.T) {
 	rig := newRig(t, &mw.Handler{})
 	w := httptest.NewRecorder()
-	rig.h.ServeHTTP(w, signedDelivery(bodyOf("a"), testSecret))
+	rig.h.ServeHTTP(w, webhooktest.NewRequest("/hook", testSecret, bodyOf("a")))
 	require.Equal(t, 200, w.Code)
 	require.Zero(t, rig.said.count("WARN"))
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // TestMain lets eight tests run at once, however few processors there are: the
@@ -313,17 +314,10 @@ type recorder struct{ *httptest.ResponseRecorder }
 
 func (recorder) SetReadDeadline(time.Time) error { return nil }
 
-// signedDelivery is a request for ServeHTTP, without a server.
-func signedDelivery(body []byte, secret string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, "/hook", bytes.NewReader(body))
-	r.Header.Set(mw.SignatureHeader, mw.Sign(body, secret))
-	return r
-}
-
 // direct gives a signed delivery to the Handler without a server.
 func (rig *rig) direct(body []byte, edits ...requestEdit) reply {
 	rig.t.Helper()
-	r := signedDelivery(body, testSecret)
+	r := webhooktest.NewRequest("/hook", testSecret, body)
 	for _, edit := range edits {
 		edit(r)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // This file simulates Mailtrap, a receiver, and the network between them. It
@@ -270,7 +271,7 @@ func (w *world) attempt(batch, attempt int, sent time.Time) int {
 	if w.secret != nil {
 		secret = w.secret(w, batch)
 	}
-	r := signedDelivery(envelopeOf(events...), secret)
+	r := webhooktest.NewRequest("/hook", secret, envelopeOf(events...))
 	lost := w.network != nil && w.network(w, attempt, r)
 	began := time.Now()
 	status := w.serve(r)
@@ -340,7 +341,7 @@ func (w *world) judgeEvent(name string, event int, isPoisoned bool) {
 func (w *world) hasRoom(n int) bool {
 	for i := range 10 {
 		body := padded(fmt.Sprint("last-", i), n)
-		if w.serve(signedDelivery(body, oldSecret)) != http.StatusServiceUnavailable {
+		if w.serve(webhooktest.NewRequest("/hook", oldSecret, body)) != http.StatusServiceUnavailable {
 			return true
 		}
 	}

@@ -117,9 +117,8 @@ func (d *delivery) exchange(ctx context.Context, number int) (status int, err er
 		}
 	}()
 
-	body, length := d.newBody(ctx, number, hangUp)
-	r := newRequest(ctx, d.url, d.format, d.signature, body)
-	r.ContentLength = length
+	r := newRequest(ctx, d.url, d.format, d.signature, d.newBody(ctx, number, hangUp))
+	r.ContentLength = int64(len(d.body)) // which is not told by a stagedBody
 	resp, err := d.client.Do(r)
 	if err != nil {
 		// The text of the outer error has the URL, which may have a token.

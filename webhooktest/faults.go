@@ -18,7 +18,7 @@ import (
 func alter(body []byte, fault Fault) ([]byte, error) {
 	events, err := mailtrapwebhook.Parse(body)
 	if err != nil {
-		return nil, fmt.Errorf("webhooktest: Fault %q needs a body that can be parsed: %w", fault, err)
+		return nil, fmt.Errorf("webhooktest: Fault %q needs a body that can be parsed: deliver another: %w", fault, err)
 	}
 	texts := make([]string, len(events))
 	for i, ev := range events {
@@ -39,7 +39,7 @@ func alter(body []byte, fault Fault) ([]byte, error) {
 	}
 	// The receiver must not be blamed for a body that is broken as a whole.
 	if _, err := mailtrapwebhook.Parse(altered); err != nil {
-		return nil, fmt.Errorf("webhooktest: Fault %q needs a body that can be parsed after it: %w", fault, err)
+		return nil, fmt.Errorf("webhooktest: with Fault %q the body cannot be parsed any more: deliver another: %w", fault, err)
 	}
 	return altered, nil
 }
@@ -52,28 +52,21 @@ func breakSecond(texts []string, broken string) []string {
 	return texts
 }
 
-var errHungUp = errors.New("hung up on purpose, as Fault says")
+var errHungUp = errors.New("hung up on purpose by FaultLate")
 
-// newBody returns the body of an attempt and its length, -1 if that is not to be
-// told.
-func (d *delivery) newBody(ctx context.Context, number int, hangUp context.CancelCauseFunc) (io.Reader, int64) {
-	length := len(d.body)
-	switch {
-	case number > 1 || length == 0:
+// newBody returns the body of an attempt.
+func (d *delivery) newBody(ctx context.Context, number int, hangUp context.CancelCauseFunc) io.Reader {
+	switch half, last := len(d.body)/2, len(d.body)-1; {
+	case number > 1 || last < 0:
 	case d.Fault == FaultLate:
-		// Without a length the client sends each part at once. Else it
-		// would keep the first few kilobytes, and hang up before it sent
-		// anything.
-		return &stagedBody{head: d.body[:length/2], between: func() error {
+		return &stagedBody{head: d.body[:half], between: func() error {
 			hangUp(errHungUp)
 			return io.ErrUnexpectedEOF
-		}}, -1
+		}}
 	case d.Fault == FaultTwice:
-		return &stagedBody{head: d.body[:length-1], tail: d.body[length-1:], between: func() error {
-			return d.awaitBoth(ctx)
-		}}, int64(length)
+		return &stagedBody{head: d.body[:last], tail: d.body[last:], between: func() error { return d.awaitBoth(ctx) }}
 	}
-	return bytes.NewReader(d.body), int64(length)
+	return bytes.NewReader(d.body)
 }
 
 // awaitBoth blocks until both copies are under way. It does not wait for long:
@@ -94,6 +87,9 @@ func (d *delivery) awaitBoth(ctx context.Context) error {
 
 // A stagedBody reads as head and tail, with a call of between before tail is
 // read. An error of between ends the body.
+//
+// An HTTP client does not know the type. It therefore sends what it has read at
+// once, and the receiver has the head before between is called.
 type stagedBody struct {
 	head, tail []byte
 	between    func() error

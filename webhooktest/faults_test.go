@@ -1,12 +1,14 @@
 package webhooktest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,6 +74,16 @@ func TestFaultRepeatedMustBeAcknowledgedTwice(t *testing.T) {
 	require.False(t, result.Acknowledged)
 	require.True(t, result.Paused)
 	require.ErrorContains(t, result.Err(), "409")
+}
+
+func TestFaultRepeatedRepeatsNothingThatFailed(t *testing.T) {
+	m := webhooktest.Mailtrap{
+		Secret: signingSecret, Fault: webhooktest.FaultRepeated, Retries: -1, Handler: answering(500, 200),
+	}
+	result, err := m.Deliver(t.Context(), []byte("{}"))
+	require.NoError(t, err)
+	require.False(t, result.Acknowledged)
+	require.Len(t, result.Attempts, 1)
 }
 
 // Each half of a receiver that looks and then notes runs before the other half
@@ -185,9 +197,11 @@ func TestFaultTwiceCopiesRetryByThemselves(t *testing.T) {
 }
 
 func TestFaultLateHangsUpTwice(t *testing.T) {
-	for name, m := range map[string]webhooktest.Mailtrap{
-		"over the network": {URL: "a server's", Speed: 1e9},
-		"without it":       {Speed: 1e9},
+	for name, start := range map[string]func(*httptest.Server){
+		"over HTTP/1.1": (*httptest.Server).Start,
+		"over TLS":      (*httptest.Server).StartTLS,
+		"over HTTP/2":   func(srv *httptest.Server) { srv.EnableHTTP2 = true; srv.StartTLS() },
+		"to a Handler":  nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			type request struct {
@@ -204,21 +218,25 @@ func TestFaultLateHangsUpTwice(t *testing.T) {
 				done <- struct{}{}
 			})
 			body := webhooktest.Body(mw.FormatJSON, webhooktest.Sample("open"))
-			m.Secret, m.Fault, m.Handler = signingSecret, webhooktest.FaultLate, handler
-			// The next attempt must not overtake the receiver, which may
-			// still be reading.
-			m.OnAttempt = func(webhooktest.Attempt) { <-done }
-			if m.URL != "" {
-				srv := httptest.NewServer(handler)
+			m := webhooktest.Mailtrap{
+				Secret: signingSecret, Fault: webhooktest.FaultLate, Handler: handler, Speed: 1e9,
+				// The next attempt must not overtake the receiver, which
+				// may still be reading.
+				OnAttempt: func(webhooktest.Attempt) { <-done },
+			}
+			if start != nil {
+				srv := httptest.NewUnstartedServer(handler)
+				start(srv)
 				defer srv.Close()
-				m.URL, m.Handler = srv.URL, nil
+				m.URL, m.Client, m.Handler = srv.URL, srv.Client(), nil
 			}
 			result, err := m.Deliver(t.Context(), body)
 			require.NoError(t, err)
 			require.NoError(t, result.Err())
-			require.Equal(t, []request{
-				{len(body) / 2, io.ErrUnexpectedEOF}, {len(body), nil}, {len(body), nil},
-			}, requests)
+			require.Len(t, requests, 3)
+			require.Equal(t, len(body)/2, requests[0].bytes)
+			require.Error(t, requests[0].err)
+			require.Equal(t, []request{{len(body), nil}, {len(body), nil}}, requests[1:])
 			for _, ended := range ended {
 				<-ended
 			}
@@ -226,7 +244,7 @@ func TestFaultLateHangsUpTwice(t *testing.T) {
 				require.Equal(t, i+1, a.Number)
 				if i < 2 {
 					require.Zero(t, a.Status)
-					require.EqualError(t, a.Err, "hung up on purpose, as Fault says")
+					require.EqualError(t, a.Err, "hung up on purpose by FaultLate")
 				}
 			}
 		})
@@ -267,6 +285,10 @@ func kinds(t *testing.T, fault webhooktest.Fault, body string) (names []string, 
 	}
 	handler := m.Handler
 	m.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.Equal(t, strings.TrimSpace(body)[0], sent[0], "an array stays one")
+		r.Body = io.NopCloser(bytes.NewReader(sent))
 		if f = mw.FormatJSON; r.Header.Get("Content-Type") == "application/jsonl" {
 			f = mw.FormatJSONLines
 		}
@@ -317,12 +339,12 @@ func TestFaultsNeedABodyThatCanBeParsed(t *testing.T) {
 	m := webhooktest.Mailtrap{Secret: signingSecret, Handler: answering(200)}
 	for _, m.Fault = range []webhooktest.Fault{webhooktest.FaultBroken, webhooktest.FaultReordered} {
 		_, err := m.Deliver(t.Context(), []byte(`{"events":[{`))
-		require.ErrorContains(t, err, `needs a body that can be parsed: mailtrapwebhook: line 1`)
+		require.ErrorContains(t, err, `needs a body that can be parsed: deliver another: mailtrapwebhook: line 1`)
 		var fault *mw.DecodeError
 		require.True(t, errors.As(err, &fault))
 	}
 	_, err := m.Deliver(t.Context(), []byte("{\"event\":\"open\"}\n{"))
-	require.ErrorContains(t, err, `Fault "reordered" needs a body that can be parsed after it`)
+	require.ErrorContains(t, err, `with Fault "reordered" the body cannot be parsed any more`)
 }
 
 func TestFaultsStayTheSameInEachAttempt(t *testing.T) {

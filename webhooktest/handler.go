@@ -17,7 +17,6 @@ type handlerTransport struct{ handler http.Handler }
 // RoundTrip returns when the handler has returned or the request's context has
 // ended. In the second case the handler runs on.
 func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(r.Context())
 	w := httptest.NewRecorder()
 	returned := make(chan error, 1) // buffered: nobody may be waiting
 	go func() {
@@ -29,10 +28,9 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 				log.Printf("webhooktest: the handler panicked: %v\n%s", v, debug.Stack())
 				err = fmt.Errorf("the handler panicked: %v", v)
 			}
-			cancel()
 			returned <- err
 		}()
-		t.handler.ServeHTTP(w, serverRequest(r.WithContext(ctx)))
+		t.handler.ServeHTTP(w, serverRequest(r))
 		err = nil
 	}()
 	var err error

@@ -27,7 +27,8 @@ const (
 	FaultRepeated Fault = "repeated"
 
 	// FaultTwice sends two copies of the delivery at the same time. The
-	// last byte of each waits until both are under way.
+	// last byte of each waits, for a second at most, until both are under
+	// way.
 	FaultTwice Fault = "twice"
 
 	// FaultLate hangs up on the receiver twice: first in the middle of the

@@ -55,6 +55,9 @@ func newRequest(
 	return r
 }
 
+// mailtrapAddr is one of the addresses that Mailtrap sends webhooks from.
+const mailtrapAddr = "45.158.83.130:43210"
+
 // serverRequest returns the request that a server makes of a client's.
 func serverRequest(r *http.Request) *http.Request {
 	u := r.URL
@@ -70,11 +73,8 @@ func serverRequest(r *http.Request) *http.Request {
 	if u.Scheme == "https" {
 		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: u.Hostname()}
 	}
-	r.RemoteAddr = "45.158.83.130:43210" // one of Mailtrap's webhook addresses
+	r.RemoteAddr = mailtrapAddr
 	r.GetBody = nil
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
 	return r
 }
 

@@ -56,6 +56,11 @@ func TestResultOfAForgedDelivery(t *testing.T) {
 	}
 }
 
+func TestResultIsAboutTheCopyThatFailed(t *testing.T) {
+	result := webhooktest.Result{Attempts: []webhooktest.Attempt{{Number: 1, Copy: 1, Status: 502}, {Number: 1, Copy: 2, Status: 200}}}
+	require.ErrorContains(t, result.Err(), "the receiver answers 502")
+}
+
 func TestResultOfNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := webhooktest.Mailtrap{Secret: signingSecret, Retries: -1, Handler: hanging}

@@ -87,6 +87,16 @@ func TestSamplesDifferAtEachCall(t *testing.T) {
 	require.Len(t, seen, 6*len(sampleFields))
 }
 
+func TestSamplesShareNoID(t *testing.T) {
+	uuid := regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
+	body := string(webhooktest.Body(mw.FormatJSON, webhooktest.Samples()...))
+	ids := make(map[string]bool)
+	for _, id := range uuid.FindAllString(body, -1) {
+		ids[id] = true
+	}
+	require.Len(t, ids, 2*10)
+}
+
 func TestSampleHasTheName(t *testing.T) {
 	for name := range sampleFields {
 		require.Equal(t, name, webhooktest.Sample(name).Name())

@@ -14,7 +14,7 @@
 // if that must not happen.
 //
 // The packages redisdedup, pgdedup and sqlitededup are one file each, to import
-// or to copy. deduptest has their tests, also for a store of your own.
+// or to copy. webhooktest.TestDeduplicator tests them, and a store of your own.
 package main
 
 import (

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // An info says how the inspector was started.
@@ -251,19 +250,11 @@ func (in *inspector) getDelivery(w http.ResponseWriter, _ *http.Request, d *deli
 			Status:     d.answer.status,
 			DurationMS: millis(d.answer.duration),
 			Header:     headerLines(d.answer.header),
-			Body:       text(d.answer.body),
+			Body:       strings.ToValidUTF8(string(d.answer.body), "\uFFFD"),
 			Cut:        d.answer.cut,
 			Error:      d.answer.err,
 		},
 	})
-}
-
-// text returns the app's answer as text. JSON cannot hold other bytes.
-func text(body []byte) string {
-	if !utf8.Valid(body) {
-		return strings.ToValidUTF8(string(body), "\uFFFD")
-	}
-	return string(body)
 }
 
 func (in *inspector) getBody(w http.ResponseWriter, _ *http.Request, d *delivery) {

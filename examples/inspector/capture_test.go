@@ -53,7 +53,7 @@ func TestNetHTTPReadsACapture(t *testing.T) {
 
 func TestACaptureKeepsNoSecrets(t *testing.T) {
 	r := signedRequest([]byte("{}"))
-	r.SetBasicAuth("user", "hunter2")
+	r.Header.Set("Authorization", "Bearer hunter2")
 	r.Header.Set("Proxy-Authorization", "hunter2")
 	r.Header.Set("Cookie", "session=hunter2")
 	r.URL.RawQuery = "token=hunter2&hunter2&a%0d%0ahunter2=1"
@@ -125,6 +125,7 @@ func TestAFileIsWrittenWholeOrNotAtAll(t *testing.T) {
 	entries, err := os.ReadDir(dir.path)
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
+	require.Equal(t, c.fileName(), entries[0].Name())
 	info, err := entries[0].Info()
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())

@@ -52,6 +52,7 @@ type field struct {
 const (
 	maxItems     = 1000
 	maxItemsText = 1 << 20
+	maxFields    = 1000 // of an event
 	maxValue     = 64 << 10
 )
 
@@ -201,6 +202,9 @@ func fieldsOf(ev mailtrapwebhook.Event, offset int) []field {
 	fields := []field{}
 	known := knownFields[typeOf(ev)]
 	for _, m := range membersOf(ev.RawJSON(), offset) {
+		if len(fields) >= maxFields {
+			break
+		}
 		for _, part := range m.flatten(innerLevels[m.name]) {
 			f := field{Name: part.name, Value: part.value(), Offset: part.offset}
 			// Variables and changes have names of their own.
@@ -214,7 +218,7 @@ func fieldsOf(ev mailtrapwebhook.Event, offset int) []field {
 			fields = append(fields, f)
 		}
 	}
-	return fields
+	return fields[:min(len(fields), maxFields)]
 }
 
 func isStruct(name string) bool { return name == "actor" || name == "resource" }
@@ -247,14 +251,14 @@ type member struct {
 	offset int
 }
 
-// membersOf returns the members of the object that text is, in their order. It
-// returns none if text is no object.
+// membersOf returns the members of the object that text is, in their order, and
+// at most maxFields. It returns none if text is no object.
 func membersOf(text string, offset int) (list []member) {
 	d := json.NewDecoder(strings.NewReader(text))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return nil
 	}
-	for d.More() {
+	for d.More() && len(list) < maxFields {
 		key, err := d.Token()
 		if err != nil {
 			return list
@@ -276,7 +280,9 @@ func (m member) flatten(levels int) (list []member) {
 	if levels > 0 {
 		for _, inner := range membersOf(m.text, m.offset) {
 			inner.name = m.name + "." + inner.name
-			list = append(list, inner.flatten(levels-1)...)
+			if list = append(list, inner.flatten(levels-1)...); len(list) >= maxFields {
+				return list
+			}
 		}
 	}
 	if list == nil {

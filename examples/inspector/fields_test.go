@@ -105,6 +105,19 @@ func TestWhatIsShownOfALargeDeliveryIsBounded(t *testing.T) {
 	require.LessOrEqual(t, len(email.Value), maxValue)
 }
 
+func TestTheFieldsOfAnEventAreBounded(t *testing.T) {
+	for _, event := range []string{
+		`{"event":"open"` + strings.Repeat(`,"x":1`, 500_000) + "}",
+		`{"event":"open","custom_variables":{"a":1` + strings.Repeat(`,"x":1`, 500_000) + "}}",
+		`{"event":"open","email":1` + strings.Repeat(`,"custom_variables":{"a":1,"b":2}`, 100_000) + "}",
+		`{"event":"activity_log.x","changes":{"a":{}` + strings.Repeat(`,"x":{"from":1,"to":2}`, 100_000) + "}}",
+	} {
+		items, _ := itemsOf([]byte(event))
+		require.Len(t, items, 1)
+		require.Equal(t, maxFields, len(items[0].Fields))
+	}
+}
+
 func FuzzItemsOf(f *testing.F) {
 	f.Add(sampleBody("bounce", "activity_log.user.updated"))
 	f.Add([]byte(`{"copy":{"event":"open"},"events":[{"event":"open"}],"events":[{"event":"open"}]}`))

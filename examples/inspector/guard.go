@@ -32,6 +32,7 @@ const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 // protect returns a handler that refuses what next must not see.
 func (g *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limitAnswer(w, writeTimeout)
 		header := w.Header()
 		header.Set("Content-Security-Policy", contentPolicy)
 		header.Set("X-Content-Type-Options", "nosniff")
@@ -46,13 +47,14 @@ func (g *guard) protect(next http.Handler) http.Handler {
 			}
 			return
 		}
-		// Nobody may hold a connection by sending or reading slowly. A
-		// stream sets deadlines of its own.
-		controller := http.NewResponseController(w)
-		_ = controller.SetReadDeadline(time.Time{})
-		_ = controller.SetWriteDeadline(time.Now().Add(30 * time.Second))
 		next.ServeHTTP(w, r)
 	})
+}
+
+// limitAnswer ends the answer when its time is up, so that nobody can hold a
+// connection by reading slowly. The server's WriteTimeout would end streams.
+func limitAnswer(w http.ResponseWriter, t time.Duration) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(t)) // a run's request has no connection
 }
 
 // proxyHeaders are added by tunnels and proxies.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -107,12 +108,24 @@ func listen(ctx context.Context, args []string, env environment) error {
 	case err != nil:
 		return fmt.Errorf("cannot listen: choose another address with -addr (%w)", err)
 	}
+	if isOwn(opts.forward, listener.Addr()) {
+		return errors.Join(errors.New("-forward leads to the inspector itself: name the URL of your program"), listener.Close())
+	}
 	in, err := newInspector(opts, listener.Addr(), env)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	in.greet(listener.Addr())
 	return in.serve(ctx, listener, opts.addr)
+}
+
+// isOwn reports whether deliveries would go on to the inspector for ever.
+func isOwn(target *url.URL, addr net.Addr) bool {
+	if target == nil || target.Path != webhookPath {
+		return false
+	}
+	own := strings.TrimPrefix(baseURL(addr), "http://")
+	return target.Host == own || strings.Replace(target.Host, "localhost", "127.0.0.1", 1) == own
 }
 
 // newInspector returns an inspector that has the captures of its folder.

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -132,6 +133,21 @@ func TestARestartShowsTheCapturesAgain(t *testing.T) {
 	require.Equal(t, "inspector: 20200101T000000.000Z-9.http is left out: "+errNotWhole.Error()+"\n", l.stderr.String())
 	require.Equal(t, 200, l.deliver(t, testSecret, sampleBody("bounce")))
 	require.Equal(t, []string{"3", "2", "1"}, l.list(t, "").ids())
+}
+
+func TestDeliveriesDoNotGoOnToTheInspectorItself(t *testing.T) {
+	addr := tcpAddr("127.0.0.1", 8080)
+	for target, want := range map[string]bool{
+		"http://127.0.0.1:8080" + webhookPath: true,
+		"http://localhost:8080" + webhookPath: true,
+		"http://127.0.0.1:8081" + webhookPath: false,
+		"http://127.0.0.1:8080/other":         false,
+	} {
+		u, err := url.Parse(target)
+		require.NoError(t, err)
+		require.Equal(t, want, isOwn(u, addr), target)
+	}
+	require.False(t, isOwn(nil, addr))
 }
 
 func TestThePageIsServedWithAStrictPolicy(t *testing.T) {

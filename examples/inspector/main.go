@@ -127,17 +127,17 @@ func newFlags(name string) *flag.FlagSet {
 
 // parseFlags parses the arguments of a command.
 func parseFlags(flags *flag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil && err != flag.ErrHelp {
-		return usageError{err}
-	} else {
+	err := flags.Parse(args)
+	if err == nil || err == flag.ErrHelp {
 		return err
 	}
+	return usageError{err}
 }
 
 // A secretList is the value of -secret, which may be given several times.
 type secretList []string
 
-// secretFlag adds -secret to the flags.
+// addTo adds -secret to the flags.
 func (l *secretList) addTo(flags *flag.FlagSet) {
 	flags.Func("secret", "", func(secret string) error {
 		*l = append(*l, secret)

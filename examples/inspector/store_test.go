@@ -144,9 +144,10 @@ func TestTheStoreIsSafeForConcurrentUse(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for range 50 {
+			for i := range 50 {
 				_, sub := s.subscribe(0)
-				d := addTo(s, []byte(`{"event":"open"}`), testSecret, 0)
+				secret := []string{testSecret, "another"}[i%2]
+				d := addTo(s, []byte(`{"event":"open"}`), secret, 0)
 				s.add(d.answered(answer{status: 200}))
 				s.list(filter{limit: 10, q: "open"})
 				s.get(d.id)
@@ -156,6 +157,14 @@ func TestTheStoreIsSafeForConcurrentUse(t *testing.T) {
 	}
 	all.Wait()
 	page, _, _ := s.list(filter{limit: 1000})
+	var bytes, strangers int
+	for _, d := range page {
+		bytes += d.size()
+		if d.verdict.verified == verifiedNo {
+			strangers += d.size()
+		}
+	}
+	require.Equal(t, []int{bytes, strangers}, []int{s.bytes, s.strangers})
 	require.True(t, slices.IsSortedFunc(page, func(a, b *delivery) int { return b.id - a.id }))
 	require.Equal(t, 400, s.lastID)
 }

@@ -73,8 +73,8 @@ func (h *hub) publish(m message) {
 }
 
 const (
-	heartbeat    = 15 * time.Second // proxies and browsers drop silent connections later
-	writeTimeout = 10 * time.Second
+	heartbeat    = 15 * time.Second // shows a server and a client that the other is gone
+	writeTimeout = 30 * time.Second
 )
 
 // instance tells this run of the program from earlier ones, whose change
@@ -160,7 +160,7 @@ func (s *streamWriter) send(m message) error {
 }
 
 func (s *streamWriter) write(text string) error {
-	_ = s.controller.SetWriteDeadline(time.Now().Add(writeTimeout)) // where there is a connection
+	limitAnswer(s.w, writeTimeout)
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return err
 	}

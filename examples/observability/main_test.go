@@ -22,7 +22,10 @@ import (
 )
 
 const (
-	testSecret = "0123456789abcdef0123456789abcdef"
+	testSecret  = "0123456789abcdef0123456789abcdef"
+	otherSecret = "fedcba9876543210fedcba9876543210" // of a second webhook
+
+	bothSecrets = testSecret + "\n, " + otherSecret // as files have them
 
 	// aWhile bounds the wait for something that must come. Only a failing test
 	// waits for so long.
@@ -41,6 +44,7 @@ func environment(secret string) func(string) string {
 // A program is the running program with a callback of the test.
 type program struct {
 	url            string // of the webhook
+	origin         string // of the other public paths
 	metrics        string // URL of the metrics
 	stdout, stderr lockedBuffer
 	cancel         context.CancelFunc
@@ -49,15 +53,16 @@ type program struct {
 
 func start(t *testing.T, onEvent callback, args ...string) *program {
 	t.Helper()
-	args = append([]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0"}, args...)
-	opts, err := parseOptions(args, environment(testSecret+"\n"), io.Discard) // as a file has it
+	args = append([]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-drain", "0"}, args...)
+	opts, err := parseOptions(args, environment(bothSecrets), io.Discard)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &program{cancel: cancel, ended: make(chan error, 1)}
 	go func() { p.ended <- receive(ctx, opts, onEvent, &p.stdout, newLogger(&p.stderr)) }()
 	t.Cleanup(cancel)
 	listening := p.waitForLine(t, "listening")
-	p.url = "http://" + listening["address"].(string) + webhookPath
+	p.origin = "http://" + listening["address"].(string)
+	p.url = p.origin + webhookPath
 	p.metrics = "http://" + listening["metrics"].(string) + "/metrics"
 	return p
 }
@@ -119,7 +124,13 @@ func (l *lockedBuffer) String() string {
 // deliver sends a signed body and returns the status of the answer.
 func (p *program) deliver(t *testing.T, body string) int {
 	t.Helper()
-	return p.send(t, newRequest(t, http.MethodPost, p.url, body, mailtrapwebhook.Sign([]byte(body), testSecret)))
+	return p.deliverAs(t, testSecret, body)
+}
+
+// deliverAs sends a body that is signed with the secret.
+func (p *program) deliverAs(t *testing.T, secret, body string) int {
+	t.Helper()
+	return p.send(t, newRequest(t, http.MethodPost, p.url, body, mailtrapwebhook.Sign([]byte(body), secret)))
 }
 
 func newRequest(t *testing.T, method, url, body, signature string) *http.Request {
@@ -257,6 +268,7 @@ func TestCommandLine(t *testing.T) {
 		"unknown exporter": {[]string{"-traces", "jaeger"}, testSecret, exitUsage, "make it none, stdout or otlp"},
 		"no secret":        {nil, "", exitUsage, secretVariable},
 		"blank secret":     {nil, " \n", exitUsage, secretVariable},
+		"stray comma":      {nil, testSecret + ",", exitUsage, secretVariable},
 		"address in use": {
 			[]string{"-listen", taken.Addr().String(), "-metrics", "127.0.0.1:0"}, testSecret, exitFailure, "bind: ",
 		},
@@ -266,8 +278,10 @@ func TestCommandLine(t *testing.T) {
 		"help": {[]string{"-h"}, "", exitOK, "Usage of observability"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // ends a program that starts
+			defer cancel()
 			var stdout, stderr bytes.Buffer
-			status := run(t.Context(), test.args, environment(test.secret), &stdout, &stderr)
+			status := run(ctx, test.args, environment(test.secret), &stdout, &stderr)
 			require.Equal(t, test.status, status, "%s", &stderr)
 			require.Empty(t, stdout.String())
 			require.Contains(t, stderr.String(), test.want)
@@ -281,7 +295,7 @@ func TestProgramLogsEventsAndEndsWithItsContext(t *testing.T) {
 	p := &program{}
 	status := make(chan int, 1)
 	go func() {
-		args := []string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0"}
+		args := []string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-drain", "0"}
 		status <- run(ctx, args, environment(testSecret), &p.stdout, &p.stderr)
 	}()
 	defer cancel()
@@ -316,17 +330,17 @@ func TestEndWaitsForTheDelivery(t *testing.T) {
 	status := p.deliverHeld(t, s, envelope(event("suspension", 1, time.Now())))
 	p.cancel()
 	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), webhookPath))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.origin, "http://"))
 		if err == nil {
 			conn.Close()
 		}
 		return err != nil
 	}, aWhile, time.Millisecond, "the program still listens")
-	require.Zero(t, p.scrape(t)[`mailtrap_webhook_requests_total{status="200"}`])
+	require.Zero(t, p.scrape(t)[`mailtrap_webhook_requests_total{status="200",webhook="0"}`])
 	close(s.leave)
 	require.Equal(t, http.StatusOK, <-status)
 	p.end(t)
-	require.Len(t, collector.spans(), 2)
+	require.Len(t, collector.spans(), 1)
 	_, err := http.Get(p.metrics)
 	require.Error(t, err, "the metrics are still served")
 }

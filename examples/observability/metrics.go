@@ -16,31 +16,41 @@ import (
 // from a request.
 type metrics struct {
 	requests         *prometheus.CounterVec
-	deliveryDuration prometheus.Histogram
-	lastDelivery     prometheus.Gauge
+	deliveryDuration *prometheus.HistogramVec
+	lastDelivery     *prometheus.GaugeVec
+	inFlight         prometheus.Gauge
 	events           *prometheus.CounterVec
 	unreadable       prometheus.Counter
 	callbacks        *prometheus.CounterVec
 	callbackDuration prometheus.Histogram
 	eventAge         *prometheus.HistogramVec
+	storeDuration    *prometheus.HistogramVec
+	storeErrors      *prometheus.CounterVec
+	spans            *prometheus.CounterVec
 }
 
-func newMetrics(registry prometheus.Registerer) *metrics {
+// newMetrics returns the metrics for a number of webhooks. The label webhook is
+// a number below that.
+func newMetrics(registry prometheus.Registerer, webhooks int) *metrics {
 	factory := promauto.With(registry)
 	m := &metrics{
 		requests: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "mailtrap_webhook_requests_total",
-			Help: "Requests by the status of the answer, and 400 by the reason too.",
-		}, []string{"status", "reason"}),
-		deliveryDuration: factory.NewHistogram(prometheus.HistogramOpts{
+			Help: "Requests by the status of the answer, 400 by the reason too, and verified ones by their webhook.",
+		}, []string{"status", "reason", "webhook"}),
+		deliveryDuration: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "mailtrap_webhook_delivery_duration_seconds",
 			Help: "Time from the arrival of a verified delivery to its answer. Mailtrap waits 30 s.",
 			// The alert MailtrapWebhookSlow needs 20; callbacks may take 25.
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 20, 25, 30},
-		}),
-		lastDelivery: factory.NewGauge(prometheus.GaugeOpts{
+		}, []string{"webhook"}),
+		lastDelivery: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mailtrap_webhook_last_delivery_timestamp_seconds",
 			Help: "Unix time of the answer to the last verified delivery, or 0.",
+		}, []string{"webhook"}),
+		inFlight: factory.NewGauge(prometheus.GaugeOpts{
+			Name: "mailtrap_webhook_in_flight_body_bytes",
+			Help: "Memory of the bodies of unanswered requests, in pieces of 64 KiB. MaxInFlightBytes is 64 MiB.",
 		}),
 		events: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "mailtrap_webhook_events_total",
@@ -68,19 +78,40 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			// and 12000 the time until Mailtrap pauses the webhook.
 			Buckets: []float64{60, 120, 300, 600, 1800, 3600, 7200, 10800, 12000, 21600, 43200, 86400},
 		}, []string{"result"}),
+		storeDuration: factory.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "mailtrap_webhook_store_duration_seconds",
+			Help:    "Time that a call of the store of handled events took. The Handler waits at most 5 s.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"operation"}),
+		storeErrors: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "mailtrap_webhook_store_errors_total",
+			Help: "Calls of the store of handled events that failed.",
+		}, []string{"operation"}),
+		spans: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "mailtrap_webhook_spans_total",
+			Help: "Spans by what became of them. All but exported are lost.",
+		}, []string{"result"}),
 	}
-	m.begin()
+	m.begin(webhooks)
 	return m
 }
 
 // begin makes all series begin at 0. Prometheus sees no increase in a series
 // that begins at 1, and an alert would miss the first failure.
-func (m *metrics) begin() {
+func (m *metrics) begin(webhooks int) {
 	for _, reason := range []string{noSignature, wrongSignature, badBody} {
-		m.requests.WithLabelValues("400", reason)
+		m.requests.WithLabelValues("400", reason, notVerified)
 	}
-	for _, status := range []string{"200", "401", "403", "405", "413", "415", "422", "500", "503"} {
-		m.requests.WithLabelValues(status, "")
+	for _, status := range []string{"401", "403", "405", "413", "415", "500", "503"} {
+		m.requests.WithLabelValues(status, "", notVerified)
+	}
+	for i := range webhooks {
+		webhook := strconv.Itoa(i)
+		for _, status := range []string{"200", "413", "422", "500", "503"} {
+			m.requests.WithLabelValues(status, "", webhook)
+		}
+		m.deliveryDuration.WithLabelValues(webhook)
+		m.lastDelivery.WithLabelValues(webhook)
 	}
 	for outcome := range outcomes(mailtrapwebhook.Report{}) {
 		m.events.WithLabelValues(outcome)
@@ -91,16 +122,26 @@ func (m *metrics) begin() {
 			m.callbacks.WithLabelValues(kind, result)
 		}
 	}
+	for _, operation := range []string{storeReserve, storeCommit, storeRelease} {
+		m.storeDuration.WithLabelValues(operation)
+		m.storeErrors.WithLabelValues(operation)
+	}
+	for _, result := range []string{spanExported, spanQueueFull, spanExportFailed} {
+		m.spans.WithLabelValues(result)
+	}
 }
 
-// observe counts a request.
-func (m *metrics) observe(r mailtrapwebhook.Report) {
-	m.requests.WithLabelValues(strconv.Itoa(r.Status), reasonOf(r)).Inc()
-	if r.Format == 0 { // not verified: strangers' requests must not hide the state of Mailtrap's
+// notVerified is the label webhook of requests without a valid signature.
+const notVerified = ""
+
+// observe counts a request. Its webhook is that of webhookOf.
+func (m *metrics) observe(r mailtrapwebhook.Report, webhook string) {
+	m.requests.WithLabelValues(strconv.Itoa(r.Status), reasonOf(r), webhook).Inc()
+	if webhook == notVerified { // strangers' requests must not hide the state of Mailtrap's
 		return
 	}
-	m.deliveryDuration.Observe(r.Duration.Seconds())
-	m.lastDelivery.SetToCurrentTime()
+	m.deliveryDuration.WithLabelValues(webhook).Observe(r.Duration.Seconds())
+	m.lastDelivery.WithLabelValues(webhook).SetToCurrentTime()
 	for outcome, n := range outcomes(r) {
 		m.events.WithLabelValues(outcome).Add(float64(n))
 	}
@@ -146,16 +187,20 @@ const (
 )
 
 // calledBack counts a call of the callback.
-func (m *metrics) calledBack(kind string, ok bool, happened, started time.Time) {
-	result := resultFailed
-	if ok {
-		result = resultOK
-	}
+func (m *metrics) calledBack(kind, result string, happened, started time.Time) {
 	m.callbacks.WithLabelValues(kind, result).Inc()
 	m.callbackDuration.Observe(time.Since(started).Seconds())
 	if !happened.IsZero() { // an event without a time has no age
 		age := max(0, started.Sub(happened)) // Mailtrap's clock may be ahead
 		m.eventAge.WithLabelValues(result).Observe(age.Seconds())
+	}
+}
+
+// storeCalled counts a call of the store.
+func (m *metrics) storeCalled(operation string, ok bool, started time.Time) {
+	m.storeDuration.WithLabelValues(operation).Observe(time.Since(started).Seconds())
+	if !ok {
+		m.storeErrors.WithLabelValues(operation).Inc()
 	}
 }
 

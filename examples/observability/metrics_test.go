@@ -106,7 +106,9 @@ func play(t *testing.T, p *program, s *script) {
 	require.Equal(t, 500, p.deliver(t, envelope(event("unsubscribe", 7, now.Add(-150*time.Minute)))), "before GiveUpAfter")
 	require.Equal(t, 200, p.deliver(t, envelope(event("unsubscribe", 8, now.Add(-4*time.Hour)))), "after GiveUpAfter")
 	require.Equal(t, 422, p.deliver(t, all[:len(all)-1]))
+	require.Equal(t, 422, p.deliver(t, "neither of the formats"))
 	require.Equal(t, 413, p.deliver(t, envelope(strings.Repeat("1,", 10_000)+"1")))
+	require.Equal(t, 200, p.deliverAs(t, otherSecret, envelope(event("bounce", 10, now))))
 
 	first := p.deliverHeld(t, s, held)
 	require.Equal(t, 503, p.deliver(t, held), "another delivery holds the event")
@@ -131,8 +133,10 @@ func TestMetricsAddUp(t *testing.T) {
 	got := p.scrape(t)
 	p.end(t)
 
-	last := got["mailtrap_webhook_last_delivery_timestamp_seconds"]
-	require.WithinRange(t, time.UnixMilli(int64(last*1000)), began.Add(-time.Second), time.Now().Add(time.Second))
+	for _, webhook := range []string{"0", "1"} {
+		last := got[fmt.Sprintf("mailtrap_webhook_last_delivery_timestamp_seconds{webhook=%q}", webhook)]
+		require.WithinRange(t, time.UnixMilli(int64(last*1000)), began.Add(-time.Second), time.Now().Add(time.Second))
+	}
 	require.InDelta(t, (150+4*60)*60, got[`mailtrap_webhook_event_age_seconds_sum{result="failed"}`], 600)
 
 	// The next tests check durations and ages.
@@ -140,19 +144,21 @@ func TestMetricsAddUp(t *testing.T) {
 		return strings.Contains(name, "_bucket") || strings.Contains(name, "_sum") || strings.Contains(name, "_timestamp_")
 	})
 	requireValues(t, map[string]float64{
-		`mailtrap_webhook_requests_total{status="200"}`:                          7,
+		`mailtrap_webhook_requests_total{status="200",webhook="0"}`:              7,
+		`mailtrap_webhook_requests_total{status="200",webhook="1"}`:              1,
 		`mailtrap_webhook_requests_total{reason="wrong_signature",status="400"}`: 2,
 		`mailtrap_webhook_requests_total{reason="no_signature",status="400"}`:    1,
 		`mailtrap_webhook_requests_total{reason="bad_body",status="400"}`:        1,
 		`mailtrap_webhook_requests_total{status="405"}`:                          1,
-		`mailtrap_webhook_requests_total{status="413"}`:                          1,
+		`mailtrap_webhook_requests_total{status="413",webhook="0"}`:              1,
 		`mailtrap_webhook_requests_total{status="415"}`:                          1,
-		`mailtrap_webhook_requests_total{status="422"}`:                          1,
-		`mailtrap_webhook_requests_total{status="500"}`:                          3,
-		`mailtrap_webhook_requests_total{status="503"}`:                          1,
-		`mailtrap_webhook_delivery_duration_seconds_count`:                       13, // of verified deliveries
+		`mailtrap_webhook_requests_total{status="422",webhook="0"}`:              2,
+		`mailtrap_webhook_requests_total{status="500",webhook="0"}`:              3,
+		`mailtrap_webhook_requests_total{status="503",webhook="0"}`:              1,
+		`mailtrap_webhook_delivery_duration_seconds_count{webhook="0"}`:          14,
+		`mailtrap_webhook_delivery_duration_seconds_count{webhook="1"}`:          1,
 
-		`mailtrap_webhook_events_total{outcome="handled"}`:   11,
+		`mailtrap_webhook_events_total{outcome="handled"}`:   12,
 		`mailtrap_webhook_events_total{outcome="duplicate"}`: 6,
 		`mailtrap_webhook_events_total{outcome="dropped"}`:   2,
 		`mailtrap_webhook_events_total{outcome="failed"}`:    3,
@@ -162,6 +168,7 @@ func TestMetricsAddUp(t *testing.T) {
 
 		`mailtrap_webhook_callbacks_total{kind="delivery",result="ok"}`:                 3,
 		`mailtrap_webhook_callbacks_total{kind="click",result="ok"}`:                    1,
+		`mailtrap_webhook_callbacks_total{kind="bounce",result="ok"}`:                   1,
 		`mailtrap_webhook_callbacks_total{kind="activity_log",result="ok"}`:             1,
 		`mailtrap_webhook_callbacks_total{kind="inbound.message_received",result="ok"}`: 1,
 		`mailtrap_webhook_callbacks_total{kind="unknown",result="ok"}`:                  3,
@@ -171,10 +178,14 @@ func TestMetricsAddUp(t *testing.T) {
 		`mailtrap_webhook_callbacks_total{kind="reject",result="failed"}`:               1,
 		`mailtrap_webhook_callbacks_total{kind="spam",result="failed"}`:                 1,
 		`mailtrap_webhook_callbacks_total{kind="unsubscribe",result="failed"}`:          2,
-		`mailtrap_webhook_callback_duration_seconds_count`:                              16,
+		`mailtrap_webhook_callback_duration_seconds_count`:                              17,
+
+		`mailtrap_webhook_store_duration_seconds_count{operation="reserve"}`: 12,
+		`mailtrap_webhook_store_duration_seconds_count{operation="commit"}`:  8,
+		`mailtrap_webhook_store_duration_seconds_count{operation="release"}`: 3,
 
 		// Unknown events, and the event with an odd time, have no age.
-		`mailtrap_webhook_event_age_seconds_count{result="ok"}`:     7,
+		`mailtrap_webhook_event_age_seconds_count{result="ok"}`:     8,
 		`mailtrap_webhook_event_age_seconds_count{result="failed"}`: 5,
 	}, got)
 }
@@ -192,12 +203,15 @@ func TestDurations(t *testing.T) {
 
 	got := p.scrape(t)
 	p.end(t)
-	for _, name := range []string{"delivery", "callback"} {
+	for name, label := range map[string]string{"delivery": `webhook="0"`, "callback": ""} {
 		name = "mailtrap_webhook_" + name + "_duration_seconds"
-		require.GreaterOrEqual(t, got[name+"_sum"], waited, name)
-		require.EqualValues(t, 1, got[name+"_count"], name)
-		require.Zero(t, got[name+`_bucket{le="0.025"}`], name)
-		require.EqualValues(t, 1, got[name+`_bucket{le="+Inf"}`], name)
+		series := func(suffix string, labels ...string) float64 {
+			return got[name+suffix+written(slices.DeleteFunc(append(labels, label), func(l string) bool { return l == "" }))]
+		}
+		require.GreaterOrEqual(t, series("_sum"), waited, name)
+		require.EqualValues(t, 1, series("_count"), name)
+		require.Zero(t, series("_bucket", `le="0.025"`), name)
+		require.EqualValues(t, 1, series("_bucket", `le="+Inf"`), name)
 	}
 }
 
@@ -233,6 +247,19 @@ func TestAges(t *testing.T) {
 	require.EqualValues(t, 1, got[`mailtrap_webhook_events_total{outcome="dropped"}`])
 }
 
+func TestBodiesInFlight(t *testing.T) {
+	s := newScript()
+	p := start(t, s.onEvent)
+	body := envelope(event("suspension", 1, time.Now())) + strings.Repeat(" ", bodyPiece)
+	answered := p.deliverHeld(t, s, body)
+	require.EqualValues(t, 2*bodyPiece, p.scrape(t)["mailtrap_webhook_in_flight_body_bytes"])
+	close(s.leave)
+	require.Equal(t, 200, <-answered)
+	require.Eventually(t, func() bool { return p.scrape(t)["mailtrap_webhook_in_flight_body_bytes"] == 0 },
+		aWhile, time.Millisecond)
+	p.end(t)
+}
+
 // Prometheus sees a first failure as an increase only if the series was at 0
 // before.
 func TestAllSeriesExistFromTheStart(t *testing.T) {
@@ -253,7 +280,7 @@ func TestAllSeriesExistFromTheStart(t *testing.T) {
 	p.end(t)
 	require.EqualValues(t, 31, after[`mailtrap_webhook_callbacks_total{kind="activity_log",result="ok"}`])
 	require.Empty(t, cmp.Diff(slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after))))
-	require.Less(t, len(after), 150)
+	require.Less(t, len(after), 200)
 }
 
 // requireValues fails the test unless got has the values of want and is

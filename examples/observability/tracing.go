@@ -6,8 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -31,12 +33,17 @@ const (
 const (
 	tracerName = "github.com/mailtrapwebhook/mailtrapwebhook/examples/observability"
 
+	// maxSpanEvents is how many failed calls, and how many others, the span of
+	// a request shows. A span event for each of 500 calls would make exports of
+	// many megabytes.
+	maxSpanEvents = 32
+
 	// flushTimeout bounds the wait for a collector when the program ends.
 	flushTimeout = 5 * time.Second
 )
 
 func newTracerProvider(
-	ctx context.Context, to string, stdout io.Writer, logger *slog.Logger,
+	ctx context.Context, to string, stdout io.Writer, spans *prometheus.CounterVec, logger *slog.Logger,
 ) (*sdktrace.TracerProvider, error) {
 	// WithFromEnv comes last, so that OTEL_SERVICE_NAME and
 	// OTEL_RESOURCE_ATTRIBUTES win.
@@ -60,8 +67,7 @@ func newTracerProvider(
 		return nil, fmt.Errorf("cannot export traces: %w", err)
 	}
 	if exporter != nil {
-		// Batches go out in the background: no delivery waits for a collector.
-		options = append(options, sdktrace.WithBatcher(exporter))
+		options = append(options, sdktrace.WithSpanProcessor(newBatcher(exporter, spans)))
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		logger.Warn("traces are not exported: check the collector", "err", err)
@@ -89,14 +95,53 @@ func traceRequests(provider trace.TracerProvider, next http.Handler) http.Handle
 		ctx, span := tracer.Start(r.Context(), "webhook request",
 			trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(semconv.HTTPRoute(webhookPath)))
 		defer span.End()
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, callsKey{}, new(calls))))
 	})
+}
+
+// calls counts the calls of the callback for a request.
+type calls struct{ ok, failed atomic.Int64 }
+
+type callsKey struct{}
+
+// hidden returns how many calls the span does not show.
+func (c *calls) hidden() int64 {
+	return max(0, c.ok.Load()-maxSpanEvents) + max(0, c.failed.Load()-maxSpanEvents)
+}
+
+// describeCall writes a call of the callback into the span of its request, as a
+// span event. A span for each of 500 events would overflow the queue. The span
+// of a request that has been answered is gone, so a late call does not show.
+// The log has the error's text, which may be personal.
+func describeCall(ctx context.Context, kind, result string, started time.Time) {
+	c, ok := ctx.Value(callsKey{}).(*calls)
+	if !ok {
+		return
+	}
+	count := &c.ok
+	if result == resultFailed {
+		count = &c.failed
+	}
+	if count.Add(1) > maxSpanEvents {
+		return
+	}
+	trace.SpanFromContext(ctx).AddEvent("OnEvent", trace.WithAttributes(
+		attribute.String("mailtrap.kind", kind),
+		attribute.String("mailtrap.result", result),
+		attribute.Int64("mailtrap.duration_ms", time.Since(started).Milliseconds()),
+	))
 }
 
 // describeRequest writes the outcome of a request into its span. The log line
 // of the same trace has the reason.
-func describeRequest(ctx context.Context, r mailtrapwebhook.Report) {
+func describeRequest(ctx context.Context, r mailtrapwebhook.Report, webhook string) {
 	span := trace.SpanFromContext(ctx)
+	if webhook != notVerified {
+		span.SetAttributes(attribute.String("mailtrap.webhook", webhook))
+	}
+	if c, ok := ctx.Value(callsKey{}).(*calls); ok {
+		span.SetAttributes(attribute.Int64("mailtrap.calls_not_shown", c.hidden()))
+	}
 	span.SetAttributes(
 		semconv.HTTPResponseStatusCode(r.Status),
 		attribute.String("mailtrap.format", r.Format.String()),
@@ -115,21 +160,6 @@ func describeRequest(ctx context.Context, r mailtrapwebhook.Report) {
 	if r.Status >= http.StatusInternalServerError {
 		span.SetStatus(codes.Error, "")
 	}
-}
-
-// startCallback starts the span of a call, below the span of its request.
-func startCallback(ctx context.Context, kind string) (context.Context, trace.Span) {
-	tracer := trace.SpanFromContext(ctx).TracerProvider().Tracer(tracerName)
-	return tracer.Start(ctx, "OnEvent "+kind, trace.WithAttributes(attribute.String("mailtrap.kind", kind)))
-}
-
-// endCallback ends the span of a call. The log has the error's text, which may
-// be personal.
-func endCallback(span trace.Span, ok bool) {
-	if !ok {
-		span.SetStatus(codes.Error, "the callback failed: see the log")
-	}
-	span.End()
 }
 
 func newLogger(w io.Writer) *slog.Logger {

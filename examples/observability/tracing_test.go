@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,8 @@ import (
 
 // A collector takes spans in OTLP over HTTP, as OpenTelemetry's collector does.
 type collector struct {
+	hang     chan struct{} // exports wait until it is closed, unless it is nil
+	asked    atomic.Bool   // an export has come
 	mu       sync.Mutex
 	raw      []byte
 	received []*tracepb.ResourceSpans
@@ -35,12 +39,22 @@ type collector struct {
 func startCollector(t *testing.T) *collector {
 	t.Helper()
 	c := new(collector)
+	c.start(t)
+	return c
+}
+
+func (c *collector) start(t *testing.T) {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		var export collectorpb.ExportTraceServiceRequest
 		if err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body, &export) != nil {
 			http.Error(w, "not an export of traces", http.StatusBadRequest)
 			return
+		}
+		c.asked.Store(true)
+		if c.hang != nil {
+			<-c.hang
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -50,7 +64,18 @@ func startCollector(t *testing.T) *collector {
 	}))
 	t.Cleanup(server.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
-	return c
+}
+
+// startHangingCollector starts a collector that does not answer until it is
+// released.
+func startHangingCollector(t *testing.T) (c *collector, release func()) {
+	t.Helper()
+	c = &collector{hang: make(chan struct{})}
+	c.start(t)
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
+	release = sync.OnceFunc(func() { close(c.hang) })
+	t.Cleanup(release) // before the server is closed, which waits
+	return c, release
 }
 
 // text returns the raw exports, in which strings stand as they are.
@@ -71,22 +96,18 @@ func (c *collector) spans() (spans []*tracepb.Span) {
 	return spans
 }
 
-// named returns the only span with this name.
-func named(t *testing.T, spans []*tracepb.Span, name string) *tracepb.Span {
-	t.Helper()
-	var found []*tracepb.Span
-	for _, span := range spans {
-		if span.Name == name {
-			found = append(found, span)
-		}
+// shownCalls returns the kind and the result of each call that a span shows.
+func shownCalls(span *tracepb.Span) (calls []string) {
+	for _, call := range span.Events {
+		a := attributes(call.Attributes)
+		calls = append(calls, fmt.Sprint(a["mailtrap.kind"], " ", a["mailtrap.result"]))
 	}
-	require.Len(t, found, 1, name)
-	return found[0]
+	return calls
 }
 
-func attributes(span *tracepb.Span) map[string]any {
+func attributes(list []*commonpb.KeyValue) map[string]any {
 	values := make(map[string]any)
-	for _, a := range span.Attributes {
+	for _, a := range list {
 		switch v := a.Value.Value.(type) {
 		case *commonpb.AnyValue_StringValue:
 			values[a.Key] = v.StringValue
@@ -99,13 +120,13 @@ func attributes(span *tracepb.Span) map[string]any {
 	return values
 }
 
-func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
+func TestDeliveryIsASpanWithItsCallsAsEvents(t *testing.T) {
 	for format, pack := range map[string]func(...string) string{"JSON": envelope, "JSON Lines": lines} {
 		t.Run(format, func(t *testing.T) {
 			collector := startCollector(t)
-			inside := make(map[string]trace.SpanContext) // of the callbacks' contexts; the calls do not overlap
+			var inside []trace.SpanContext // of the callbacks' contexts; the calls do not overlap
 			p := start(t, func(ctx context.Context, ev mailtrapwebhook.Event) error {
-				inside["OnEvent "+kindOf(ev)] = trace.SpanContextFromContext(ctx)
+				inside = append(inside, trace.SpanContextFromContext(ctx))
 				if ev.Name() == "open" {
 					return errors.New("the database is away")
 				}
@@ -118,8 +139,9 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 			p.end(t)
 
 			spans := collector.spans()
-			require.Len(t, spans, 5)
-			root := named(t, spans, "webhook request")
+			require.Len(t, spans, 1)
+			root := spans[0]
+			require.Equal(t, "webhook request", root.Name)
 			require.Empty(t, root.ParentSpanId)
 			require.Equal(t, tracepb.Span_SPAN_KIND_SERVER, root.Kind)
 			require.Equal(t, tracepb.Status_STATUS_CODE_ERROR, root.Status.GetCode())
@@ -127,6 +149,7 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 				"http.route":                webhookPath,
 				"http.response.status_code": 500,
 				"mailtrap.format":           format,
+				"mailtrap.webhook":          "0",
 				"mailtrap.bytes":            len(body),
 				"mailtrap.events":           4,
 				"mailtrap.handled":          3,
@@ -137,18 +160,18 @@ func TestDeliveryIsATraceWithItsCallbacksBelow(t *testing.T) {
 				"mailtrap.unstarted":        0,
 				"mailtrap.unknown":          1,
 				"mailtrap.unreadable":       0,
-			}, attributes(root)))
+				"mailtrap.calls_not_shown":  0,
+			}, attributes(root.Attributes)))
 
-			for _, kind := range []string{"delivery", "open", kindActivityLog, kindUnknown} {
-				span := named(t, spans, "OnEvent "+kind)
-				require.Equal(t, root.SpanId, span.ParentSpanId)
-				require.Equal(t, root.TraceId, span.TraceId)
-				require.Equal(t, map[string]any{"mailtrap.kind": kind}, attributes(span))
-				require.Equal(t, kind == "open", span.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR)
-				own := inside[span.Name].SpanID()
-				require.Equal(t, span.SpanId, own[:], "the callback's own spans must be below its span")
-				require.GreaterOrEqual(t, span.StartTimeUnixNano, root.StartTimeUnixNano)
-				require.LessOrEqual(t, span.EndTimeUnixNano, root.EndTimeUnixNano)
+			require.Equal(t, []string{"delivery ok", "open failed", "activity_log ok", "unknown ok"}, shownCalls(root))
+			for _, call := range root.Events {
+				require.GreaterOrEqual(t, call.TimeUnixNano, root.StartTimeUnixNano)
+				require.LessOrEqual(t, call.TimeUnixNano, root.EndTimeUnixNano)
+			}
+			require.Len(t, inside, 4)
+			for _, c := range inside {
+				own := c.SpanID()
+				require.Equal(t, root.SpanId, own[:], "the callback's own spans must be below the request's")
 			}
 			for _, r := range collector.received {
 				require.Contains(t, r.Resource.String(), "mailtrap-webhook")
@@ -177,20 +200,76 @@ func TestRetryAndForgeryInTraces(t *testing.T) {
 	p.end(t)
 
 	spans := collector.spans()
-	named(t, spans, "OnEvent delivery") // none for the forged delivery and the retry
-	require.Len(t, spans, 4)
-	spans = slices.DeleteFunc(spans, func(s *tracepb.Span) bool { return s.Name != "webhook request" })
+	require.Len(t, spans, 3)
 	slices.SortFunc(spans, func(a, b *tracepb.Span) int { return int(int64(a.StartTimeUnixNano - b.StartTimeUnixNano)) })
 	var got []string
 	for _, span := range spans {
 		require.Empty(t, span.ParentSpanId)
 		require.NotEqual(t, "0af7651916cd43dd8448eb211c80319c", hex.EncodeToString(span.TraceId), "the span joined a stranger's trace")
 		require.Zero(t, span.Status.GetCode(), "the span has an error, but the server made none")
-		a := attributes(span)
+		a := attributes(span.Attributes)
 		got = append(got, fmt.Sprintln(a["http.response.status_code"], a["mailtrap.format"], a["mailtrap.events"],
-			a["mailtrap.handled"], a["mailtrap.duplicates"], a["mailtrap.bytes"] == len(body)))
+			a["mailtrap.handled"], a["mailtrap.duplicates"], a["mailtrap.bytes"] == len(body), len(span.Events)))
 	}
-	require.Equal(t, []string{"400 unknown 0 0 0 true\n", "200 JSON 1 1 0 true\n", "200 JSON 1 0 1 true\n"}, got)
+	require.Equal(t, []string{"400 unknown 0 0 0 true 0\n", "200 JSON 1 1 0 true 1\n", "200 JSON 1 0 1 true 0\n"}, got)
+}
+
+// No span is lost under load. A span shows a bounded number of calls, the
+// failed ones among them wherever they stand, and says how many it leaves out.
+func TestManyEventsMakeOneSpan(t *testing.T) {
+	const deliveries, events, failing = 40, 500, 40
+	collector := startCollector(t)
+	p := start(t, func(_ context.Context, ev mailtrapwebhook.Event) error {
+		if ev.Name() == "open" {
+			return errors.New("the database is away")
+		}
+		return nil
+	}, "-traces", tracesOTLP)
+	var senders sync.WaitGroup
+	for d := range deliveries {
+		var body []string
+		for i := range events {
+			kind := "delivery"
+			if i >= events/2 && i < events/2+failing {
+				kind = "open"
+			}
+			body = append(body, event(kind, d*events+i, time.Now()))
+		}
+		senders.Go(func() { require.Equal(t, 500, p.deliver(t, envelope(body...))) })
+	}
+	senders.Wait()
+	p.end(t)
+
+	spans := collector.spans()
+	require.Len(t, spans, deliveries)
+	for _, span := range spans {
+		calls := shownCalls(span)
+		require.Len(t, calls, 2*maxSpanEvents)
+		require.Equal(t, slices.Repeat([]string{"delivery ok"}, maxSpanEvents), calls[:maxSpanEvents])
+		require.Equal(t, slices.Repeat([]string{"open failed"}, maxSpanEvents), calls[maxSpanEvents:])
+		require.Equal(t, events-2*maxSpanEvents, attributes(span.Attributes)["mailtrap.calls_not_shown"])
+		require.Zero(t, span.DroppedEventsCount)
+	}
+}
+
+// A collector that hangs and then recovers gets the spans that there was room
+// for. The others are counted.
+func TestSpansThatAreLostAreCounted(t *testing.T) {
+	const more = 100
+	collector, release := startHangingCollector(t)
+	p := start(t, succeed, "-traces", tracesOTLP)
+	for range maxWaitingSpans + more {
+		require.Equal(t, 405, p.send(t, newRequest(t, http.MethodGet, p.url, "", "")))
+	}
+	require.EqualValues(t, more, p.scrape(t)[`mailtrap_webhook_spans_total{result="queue_full"}`])
+	release()
+	require.Eventually(t, func() bool {
+		return p.scrape(t)[`mailtrap_webhook_spans_total{result="exported"}`] > 0
+	}, aWhile, time.Millisecond)
+	require.Equal(t, 405, p.send(t, newRequest(t, http.MethodGet, p.url, "", "")))
+	require.EqualValues(t, more, p.scrape(t)[`mailtrap_webhook_spans_total{result="queue_full"}`], "there is room again")
+	p.end(t)
+	require.Len(t, collector.spans(), maxWaitingSpans+1)
 }
 
 func TestLogLinesNameTheirTraceWithoutAnExporter(t *testing.T) {
@@ -231,29 +310,61 @@ func TestCollectorThatIsDownHoldsUpNoDelivery(t *testing.T) {
 	gone.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", gone.URL)
 	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100") // ms
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")      // ms
 	p := start(t, succeed, "-traces", tracesOTLP)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
+	require.Eventually(t, func() bool {
+		return p.scrape(t)[`mailtrap_webhook_spans_total{result="export_failed"}`] == 1
+	}, aWhile, 10*time.Millisecond)
 	p.end(t)
 	require.Contains(t, p.stderr.String(), "check the collector")
 }
 
 func TestCollectorThatHangsHoldsUpNoDelivery(t *testing.T) {
-	asked, done := make(chan struct{}, 1), make(chan struct{})
-	hanging := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		asked <- struct{}{}
-		<-done
-	}))
-	defer hanging.Close()
-	defer close(done)
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", hanging.URL)
-	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000") // ms
-	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")          // ms
+	collector, _ := startHangingCollector(t)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1") // ms
 	p := start(t, succeed, "-traces", tracesOTLP)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 1, time.Now()))))
-	<-asked
+	require.Eventually(t, collector.asked.Load, aWhile, time.Millisecond)
 	require.Equal(t, http.StatusOK, p.deliver(t, envelope(event("open", 2, time.Now()))))
-	p.end(t) // after flushTimeout
+}
+
+// A callback, the collector, and clients on both addresses hang.
+func TestEndsInTimeWhateverHangs(t *testing.T) {
+	startHangingCollector(t)
+	s := newScript()
+	p := start(t, s.onEvent, "-traces", tracesOTLP)
+	answered := p.deliverHeld(t, s, envelope(event("suspension", 1, time.Now())))
+	defer close(s.leave)
+	for _, url := range []string{p.url, p.metrics} {
+		go holdConnections(t.Context(), strings.Split(url, "/")[2])
+	}
+	signaled := time.Now()
+	p.end(t)
+	require.Equal(t, http.StatusInternalServerError, <-answered)
+	most := 6*time.Second + scrapeTimeout + flushTimeout // the Handler waits 5.1 s for a call
+	require.Less(t, time.Since(signaled), most+time.Second)
 	p.waitForLine(t, "the last traces are not exported: check the collector")
+}
+
+// holdConnections opens connections and says nothing on them, until the address
+// takes no more. It closes them when ctx ends.
+func holdConnections(ctx context.Context, address string) {
+	for {
+		silent, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		context.AfterFunc(ctx, func() { silent.Close() })
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// The stated time to the end fits into the 45 seconds of examples/README.md.
+func TestTimesOfTheEndAddUp(t *testing.T) {
+	opts, err := parseOptions(nil, environment(testSecret), io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, 41*time.Second, opts.drain+shutdownTimeout+scrapeTimeout+flushTimeout)
 }
 
 // The events are full of personal data, and no output shows any of it.
@@ -288,7 +399,7 @@ func TestNothingPersonalOrSecretShows(t *testing.T) {
 			require.Contains(t, shown["metrics"], `kind="bounce"`)
 			require.Contains(t, shown["log"], "panic")
 			require.Contains(t, shown["log"], `"name":"bounce"`)
-			require.Contains(t, shown["traces"], "OnEvent bounce")
+			require.Contains(t, shown["traces"], "bounce")
 			require.Contains(t, shown["traces"], "INSERT")
 			for where, text := range shown {
 				for _, secret := range []string{

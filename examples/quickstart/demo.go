@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -11,11 +10,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // discard is the demo's logger: the table shows what goes wrong.
@@ -45,11 +46,9 @@ func demo(ctx context.Context, steps []step, stdout io.Writer) (err error) {
 		err = cmp.Or(err, <-served)
 	}()
 
-	mailtrap := newSender(listener.Addr().String(), secret)
-	defer mailtrap.client.CloseIdleConnections()
 	var results []result
 	for _, s := range steps {
-		got, err := mailtrap.play(ctx, s, r)
+		got, err := r.play(ctx, listener.Addr().String(), secret, s)
 		if err != nil {
 			return fmt.Errorf("%s (%s): %w", s.title, s.format, err)
 		}
@@ -118,30 +117,14 @@ func (r *receiver) handlers(steps []step, verifier *mailtrapwebhook.Verifier) ht
 	})
 }
 
-// A sender delivers as Mailtrap does.
-type sender struct {
-	base, secret string
-	client       *http.Client
-}
-
-func newSender(address, secret string) *sender {
-	return &sender{
-		base:   "http://" + address,
-		secret: secret,
-		client: &http.Client{Transport: &http.Transport{}}, // no proxy for requests to this machine
-	}
-}
-
-// play delivers a step and returns its outcome.
-func (m *sender) play(ctx context.Context, s step, r *receiver) (outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // Mailtrap waits no longer
-	defer cancel()
+// play delivers a step to the server at address and returns the outcome.
+func (r *receiver) play(ctx context.Context, address, secret string, s step) (outcome, error) {
 	r.expect(s.failFor) // deliveries do not overlap, so a receiver expects one
-	secret := m.secret
 	if s.forged {
 		secret = rand.Text()
 	}
-	status, err := m.send(ctx, s.webhook, s.format, s.body, mailtrapwebhook.Sign(s.body, secret))
+	webhook := url.URL{Scheme: "http", Host: address, Path: "/" + s.webhook} // which has blanks
+	status, err := send(ctx, webhook.String(), secret, s.body)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -154,28 +137,17 @@ func (m *sender) play(ctx context.Context, s step, r *receiver) (outcome, error)
 			unknown: report.Unknown, unreadable: report.Unreadable,
 			called: r.calledFor(),
 		}, nil
-	case <-ctx.Done():
-		return outcome{}, fmt.Errorf("answered %d but not reported: %w", status, ctx.Err())
+	case <-time.After(30 * time.Second):
+		return outcome{}, fmt.Errorf("answered %d but not reported", status)
 	}
 }
 
-func (m *sender) send(
-	ctx context.Context, webhook string, format mailtrapwebhook.Format, body []byte, signature string,
-) (status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.base, bytes.NewReader(body))
+// send delivers the body once, as Mailtrap does, and returns the status.
+func send(ctx context.Context, webhook, secret string, body []byte) (status int, err error) {
+	mailtrap := webhooktest.Mailtrap{URL: webhook, Secret: secret, Retries: -1}
+	result, err := mailtrap.Deliver(ctx, body)
 	if err != nil {
 		return 0, err
 	}
-	req.URL.Path = "/" + webhook // set here, because it has blanks
-	req.Header.Set("Content-Type", "application/json")
-	if format == formatLines {
-		req.Header.Set("Content-Type", "application/jsonl")
-	}
-	req.Header.Set(mailtrapwebhook.SignatureHeader, signature)
-	resp, err := m.client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	_, err = io.Copy(io.Discard, resp.Body) // the client then reuses the connection
-	return resp.StatusCode, errors.Join(err, resp.Body.Close())
+	return result.Attempts[0].Status, result.Attempts[0].Err
 }

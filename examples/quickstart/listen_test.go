@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // A listening is a program that listens until end is called.
@@ -59,12 +60,9 @@ func (l *listening) end(t *testing.T) (status int) {
 
 func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
 	l := startListening(t, testSecret+"\n") // as a file has it
-	mailtrap := newSender(l.address, testSecret)
-	defer mailtrap.client.CloseIdleConnections()
-	send := func(format mailtrapwebhook.Format, body, secret string) int {
+	post := func(body, secret string) int {
 		t.Helper()
-		signature := mailtrapwebhook.Sign([]byte(body), secret)
-		status, err := mailtrap.send(t.Context(), "any/path", format, []byte(body), signature)
+		status, err := send(t.Context(), "http://"+l.address+"/any/path", secret, []byte(body))
 		require.NoError(t, err)
 		return status
 	}
@@ -80,10 +78,10 @@ func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
 			`{"event":` + "\n"
 		forged = `{"events":[{"event":"spam","timestamp":1728669700,"message_id":"m-2","email":"x@example.com"}]}`
 	)
-	require.Equal(t, http.StatusOK, send(formatJSON, envelope, testSecret))
-	require.Equal(t, http.StatusOK, send(formatLines, lines, testSecret))
-	require.Equal(t, http.StatusBadRequest, send(formatJSON, forged, "another secret"))
-	require.Equal(t, http.StatusOK, send(formatJSON, envelope, testSecret), "the retry")
+	require.Equal(t, http.StatusOK, post(envelope, testSecret))
+	require.Equal(t, http.StatusOK, post(lines, testSecret))
+	require.Equal(t, http.StatusBadRequest, post(forged, "another secret"))
+	require.Equal(t, http.StatusOK, post(envelope, testSecret), "the retry")
 
 	require.Equal(t, exitOK, l.end(t), &l.stderr)
 	got := strings.Split(strings.TrimSuffix(l.stdout.String(), "\n"), "\n")
@@ -115,10 +113,8 @@ func TestListenAcknowledgesNoEventThatItCannotPrint(t *testing.T) {
 	go io.Copy(io.Discard, read)
 	address, _, _ := strings.Cut(strings.TrimPrefix(line, "listening on "), ",")
 
-	mailtrap := newSender(address, testSecret)
-	defer mailtrap.client.CloseIdleConnections()
-	body := []byte(`{"events":[{"event":"open","message_id":"m-1","event_id":"e-1"}]}`)
-	status, err := mailtrap.send(ctx, "", formatJSON, body, mailtrapwebhook.Sign(body, testSecret))
+	body := webhooktest.Body(formatJSON, webhooktest.Sample("open"))
+	status, err := send(ctx, "http://"+address, testSecret, body)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusInternalServerError, status)
 	cancel()
@@ -147,9 +143,7 @@ func TestServeWaitsForDeliveriesThatHaveBegun(t *testing.T) {
 	require.NotZero(t, server.IdleTimeout)
 	go func() { ended <- serve(ctx, server, listener) }()
 
-	mailtrap := newSender(listener.Addr().String(), testSecret)
-	defer mailtrap.client.CloseIdleConnections()
-	status, err := mailtrap.send(t.Context(), "", formatJSON, nil, "")
+	status, err := send(t.Context(), "http://"+listener.Addr().String(), testSecret, nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.NoError(t, <-ended)

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/deduptest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
 )
 
@@ -35,13 +35,13 @@ func connect(t *testing.T, proxy *servers.Proxy) *pgxpool.Pool {
 }
 
 func TestConformance(t *testing.T) {
-	deduptest.Run(t, func(t *testing.T, retention time.Duration) deduptest.Store {
+	storetest.Run(t, func(t *testing.T, retention time.Duration) storetest.Store {
 		proxy := servers.NewProxy(t, server)
 		pool := connect(t, proxy)
 		_, err := pool.Exec(t.Context(), "DROP TABLE IF EXISTS mailtrap_dedup")
 		require.NoError(t, err)
 		require.NoError(t, pgdedup.New(pool, 0).CreateTable(t.Context()))
-		return deduptest.Store{
+		return storetest.Store{
 			Replica: func(t *testing.T) (mailtrapwebhook.Deduplicator, func()) {
 				pool := connect(t, proxy)
 				return pgdedup.New(pool, retention), pool.Close

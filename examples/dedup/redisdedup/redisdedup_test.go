@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/deduptest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup"
 )
 
@@ -44,12 +44,12 @@ func newClusterClient(address string) redis.UniversalClient {
 // conform tests a server. The clients have no timeout of their own: only its
 // context ends a call.
 func conform(t *testing.T, server *servers.Server, connect func(address string) redis.UniversalClient) {
-	deduptest.Run(t, func(t *testing.T, retention time.Duration) deduptest.Store {
+	storetest.Run(t, func(t *testing.T, retention time.Duration) storetest.Store {
 		proxy := servers.NewProxy(t, server)
 		direct := redis.NewClient(&redis.Options{Network: server.Network, Addr: server.Address})
 		t.Cleanup(func() { direct.Close() })
 		require.NoError(t, direct.FlushAll(t.Context()).Err())
-		return deduptest.Store{
+		return storetest.Store{
 			Replica: func(t *testing.T) (mailtrapwebhook.Deduplicator, func()) {
 				client := connect(proxy.Address())
 				closeClient := sync.OnceFunc(func() { client.Close() })

@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/deduptest"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/sqlitededup"
 )
 
 func TestConformance(t *testing.T) {
-	deduptest.Run(t, func(t *testing.T, retention time.Duration) deduptest.Store {
+	storetest.Run(t, func(t *testing.T, retention time.Duration) storetest.Store {
 		path := filepath.Join(t.TempDir(), "it's 100% #1?.db")
-		return deduptest.Store{
+		return storetest.Store{
 			Replica: func(t *testing.T) (mailtrapwebhook.Deduplicator, func()) {
 				d, err := sqlitededup.Open(t.Context(), path, retention)
 				require.NoError(t, err)

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// A faultyStore fails or panics in one of its operations.
+type faultyStore struct {
+	mailtrapwebhook.MemoryDeduplicator
+	reserve, commit, release func() error
+}
+
+func (s *faultyStore) Reserve(
+	ctx context.Context, keys []string, lease time.Duration,
+) ([]mailtrapwebhook.Reservation, error) {
+	if s.reserve != nil {
+		return nil, s.reserve()
+	}
+	return s.MemoryDeduplicator.Reserve(ctx, keys, lease)
+}
+
+func (s *faultyStore) Commit(ctx context.Context, keys []string) error {
+	if s.commit != nil {
+		return s.commit()
+	}
+	return s.MemoryDeduplicator.Commit(ctx, keys)
+}
+
+func (s *faultyStore) Release(ctx context.Context, keys []string) error {
+	if s.release != nil {
+		return s.release()
+	}
+	return s.MemoryDeduplicator.Release(ctx, keys)
+}
+
+func TestErrorsOfTheStoreAreCounted(t *testing.T) {
+	fail := func() error { return errors.New("the store is away") }
+	for name, test := range map[string]struct {
+		store     *faultyStore
+		kind      string
+		status    int
+		operation string
+	}{
+		"Reserve fails":  {&faultyStore{reserve: fail}, "delivery", 503, storeReserve},
+		"Commit fails":   {&faultyStore{commit: fail}, "delivery", 200, storeCommit},
+		"Commit panics":  {&faultyStore{commit: func() error { panic("nil map") }}, "delivery", 200, storeCommit},
+		"Release fails":  {&faultyStore{release: fail}, "unsubscribe", 500, storeRelease},
+		"nothing fails":  {&faultyStore{}, "delivery", 200, ""},
+		"a failed event": {&faultyStore{}, "unsubscribe", 500, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			verifier, err := mailtrapwebhook.NewVerifier(testSecret)
+			require.NoError(t, err)
+			m := newMetrics(prometheus.NewRegistry(), 1)
+			var log lockedBuffer
+			handler := newWebhook(verifier, test.store, newScript().onEvent, m, newLogger(&log))
+			body := envelope(event(test.kind, 1, time.Now()))
+			answer := httptest.NewRecorder()
+			handler.ServeHTTP(answer, newRequest(t, http.MethodPost, "/", body, mailtrapwebhook.Sign([]byte(body), testSecret)))
+			require.Equal(t, test.status, answer.Code)
+			for _, operation := range []string{storeReserve, storeCommit, storeRelease} {
+				var errors dto.Metric
+				require.NoError(t, m.storeErrors.WithLabelValues(operation).Write(&errors))
+				require.Equal(t, operation == test.operation, errors.Counter.GetValue() > 0, operation)
+			}
+		})
+	}
+}

@@ -1,0 +1,261 @@
+package webhooktest
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// What a receiver does wrong, where several subtests may find it.
+const (
+	losesEvents   = "handle every event, or store it for later, before you answer 200"
+	repeatsEvents = "an event had its effect more than once: remember the Key of each event that you have handled," +
+		" for longer than Mailtrap retries"
+)
+
+func (t *subtest) readsJSON() {
+	t.reads(mailtrapwebhook.FormatJSON, `read the events from the "events" array of the body`)
+}
+
+func (t *subtest) readsJSONLines() {
+	t.reads(mailtrapwebhook.FormatJSONLines, "read an event from each line of the body")
+}
+
+// reads checks that the receiver reads a format. The later subtests use the
+// first format that it reads, so that they do not fail for the other one.
+func (t *subtest) reads(f mailtrapwebhook.Format, advice string) {
+	if !t.readable {
+		t.format = f
+	}
+	events := t.fresh(3)
+	if err := t.post(t.mailtrap(), Body(f, events...)).Err(); err != nil {
+		t.Fatal(sentence("a delivery in "+f.String(), err))
+	}
+	t.wantOnce(advice, repeatsEvents, events...)
+	t.readable = true
+}
+
+func (t *subtest) refusesForged() {
+	m, events := t.mailtrap(), t.fresh(1)
+	m.Fault = FaultForged
+	t.deliver(m, events...)
+	t.wantNone("a forged request had an effect: verify "+mailtrapwebhook.SignatureHeader+
+		" before you act on the body", events...)
+
+	// Anyone can compute this signature, and a receiver that lacks its secret
+	// does, too.
+	events = t.fresh(1)
+	mac := hmac.New(sha256.New, nil)
+	mac.Write(Body(t.format, events...))
+	t.forge(hex.EncodeToString(mac.Sum(nil)), events...)
+	t.wantNone("a request that is signed with an empty secret had an effect:"+
+		" let your program fail at start if a secret is missing", events...)
+}
+
+func (t *subtest) refusesUnsigned() {
+	const advice = "a request without a signature had an effect: refuse a request whose " +
+		mailtrapwebhook.SignatureHeader + " is missing or empty"
+	for _, change := range []func(http.Header){
+		func(h http.Header) { h.Del(mailtrapwebhook.SignatureHeader) },
+		func(h http.Header) { h.Set(mailtrapwebhook.SignatureHeader, "") },
+	} {
+		events := t.fresh(1)
+		t.sendChanged(change, events...)
+		t.wantNone(advice, events...)
+	}
+}
+
+func (t *subtest) refusesAltered() {
+	const advice = "a request whose body was changed had an effect: verify the signature over the whole raw body," +
+		" for each request anew"
+	// The signature is that of a delivery which the receiver has accepted.
+	genuine, others := t.fresh(1), t.fresh(1)
+	t.mustDeliver(t.mailtrap(), "a delivery", genuine...)
+	t.forge(t.sign(genuine...), others...)
+	t.wantNone(advice, others...)
+
+	// The signature is that of the delivery before an event was added.
+	others = t.fresh(2)
+	t.forge(t.sign(others[:1]...), others...)
+	t.wantNone(advice, others...)
+}
+
+func (t *subtest) sign(events ...mailtrapwebhook.Event) string {
+	return mailtrapwebhook.Sign(Body(t.format, events...), t.Secret)
+}
+
+// forge sends the events once, with a signature that is not theirs.
+func (t *subtest) forge(signature string, events ...mailtrapwebhook.Event) {
+	t.Helper()
+	t.sendChanged(func(h http.Header) { h.Set(mailtrapwebhook.SignatureHeader, signature) }, events...)
+}
+
+// sendChanged sends the events once, with a header that is not Mailtrap's.
+func (t *subtest) sendChanged(change func(http.Header), events ...mailtrapwebhook.Event) {
+	t.Helper()
+	m := t.mailtrap()
+	m.Client = t.client(change, lenient)
+	m.Retries = -1
+	t.deliver(m, events...)
+}
+
+func (t *subtest) handlesRepeated() {
+	events := t.fresh(3)
+	t.mustDeliver(t.mailtrap(), "a delivery", events...)
+	// wantOnce sends another delivery in between: a receiver must remember
+	// more than the last one.
+	t.wantOnce(losesEvents, repeatsEvents, events...)
+	t.mustDeliver(t.mailtrap(), "a delivery that was repeated after 200", events...)
+	t.wantOnce(losesEvents, repeatsEvents, events...)
+}
+
+func (t *subtest) handlesFailed() {
+	broken := t.fresh(3)
+	m := t.mailtrap()
+	m.Retries = -1
+	t.breakOff.Store(true)
+	t.deliver(m, broken...)
+	t.breakOff.Store(false)
+	t.wantNone("a delivery that broke off had an effect: read and verify the whole body before you act on it", broken...)
+
+	// The first attempt breaks off, the second is answered to nobody, and a
+	// proxy makes a 500 of the third answer.
+	events := t.fresh(3)
+	attempt := 1
+	m = t.mailtrap()
+	m.Fault = FaultLate
+	m.OnAttempt = func(a Attempt) { attempt = a.Number + 1 }
+	m.Client = t.client(nil, func(status int) int {
+		if attempt == 3 {
+			return http.StatusInternalServerError
+		}
+		return lenient(status)
+	})
+	t.mustDeliver(m, "a delivery that was repeated after a failure", events...)
+	t.wantOnce("mark an event as handled only when it is, because Mailtrap repeats a delivery that broke off",
+		"a delivery that was repeated after a failure had its effect again:"+
+			" remember the Key of each event that you have handled, whatever the answer was", events...)
+}
+
+func (t *subtest) handlesTwice() {
+	// A receiver with a slow store races in the first round. One that only
+	// uses memory needs many events and rounds.
+	began := time.Now()
+	for round := 0; round < 5 || time.Since(began) < t.race; round++ {
+		events := t.fresh(50)
+		m := t.mailtrap()
+		m.Fault = FaultTwice
+		// One copy may be refused for as long as the other takes.
+		m.Retries = int(t.effect / m.Interval)
+		t.mustDeliver(m, "a delivery that came twice at once", events...)
+		t.wantOnce(losesEvents, "a delivery that came twice at once had its effect twice:"+
+			" claim each event in one atomic step before you act, as with a unique index", events...)
+	}
+}
+
+func (t *subtest) handlesWholeBatch() {
+	const n = 500
+	events := t.fresh(n)
+	if !t.deliver(t.mailtrap(), events...).Acknowledged {
+		t.Fatalf("a delivery of %d events and %d bytes was not acknowledged: read the whole body,"+
+			" and handle all its events within %v", n, len(Body(t.format, events...)), t.answer)
+	}
+	t.wantOnce("handle all events of a delivery, because Mailtrap sends up to 500 in one", repeatsEvents, events...)
+}
+
+func (t *subtest) handlesEveryKind() {
+	var sent []mailtrapwebhook.Event
+	for _, ev := range Samples() {
+		if t.Count(ev) < 0 {
+			continue
+		}
+		t.mustDeliver(t.mailtrap(), fmt.Sprintf("a delivery of the kind %q", ev.Name()), ev)
+		sent = append(sent, ev)
+	}
+	if missing := t.await(sent); len(missing) > 0 {
+		names := make([]string, len(missing))
+		for i, ev := range missing {
+			names[i] = fmt.Sprintf("%q", ev.Name())
+		}
+		t.Fatalf("events of the kinds %s had no effect within %v: handle them,"+
+			" or let Count return a negative number for what you ignore", strings.Join(names, ", "), t.effect)
+	}
+	t.wantAtMost(1, repeatsEvents, sent)
+}
+
+func (t *subtest) passesUnknownKinds() {
+	const advice = "acknowledge an event that you do not know and handle the others, because Mailtrap adds kinds"
+	t.passes("of an unknown kind", `{"event":"unheard_of.happened","event_id":"`+rand.Text()+`"}`, advice)
+	t.passes(`without the field "event"`, `{"event_id":"`+rand.Text()+`"}`, advice)
+}
+
+func (t *subtest) passesOddFields() {
+	for _, odd := range []struct{ what, member, value string }{
+		{"whose custom_variables is []", "custom_variables", `[]`}, // PHP's empty object
+		{"whose custom_variables has 1,000 bytes", "custom_variables", // Mailtrap's limit
+			`{"order":9007199254740993,"note":"` + strings.Repeat("é", 482) + `"}`},
+		{"whose response_code is a string", "response_code", `"5.1.1"`},
+		{"whose sending_stream is null", "sending_stream", `null`},
+		{"whose bounce_category is new", "bounce_category", `"unheard_of"`},
+		{"whose resource.id is a number", "resource", `{"id":1,"type":"sandbox"}`},
+		{"whose changes is []", "changes", `[]`},
+		{"with a new field", "unheard_of", `{"list":[1,null,"x"]}`},
+	} {
+		t.passes(odd.what, withMember(t.fresh(1)[0], odd.member, odd.value),
+			"acknowledge an event with an odd field and handle the others, because fields change")
+	}
+}
+
+// withMember returns the text of an event with a member of its own.
+func withMember(ev mailtrapwebhook.Event, name, value string) string {
+	members := make(map[string]json.RawMessage)
+	if err := json.Unmarshal([]byte(ev.RawJSON()), &members); err != nil {
+		panic(err) // a sample is JSON
+	}
+	members[name] = json.RawMessage(value)
+	text, err := json.Marshal(members)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// passes checks that an odd event does not keep the events beside it from
+// having their effect. Whether it has one itself is up to the receiver.
+func (t *subtest) passes(what, odd, advice string) {
+	t.Helper()
+	good := t.fresh(2)
+	body := joinTexts(t.format, []string{good[0].RawJSON(), odd, good[1].RawJSON()})
+	if result := t.post(t.mailtrap(), body); !result.Acknowledged {
+		t.Fatalf("a delivery with an event %s was not acknowledged: %s", what, advice)
+	}
+	if len(t.await(good)) > 0 {
+		t.Fatalf("an event beside one %s had no effect: %s", what, advice)
+	}
+	t.wantAtMost(1, repeatsEvents, good)
+}
+
+func (t *subtest) answers200() {
+	m := t.mailtrap()
+	m.Client = nil // the lenient one would hide the status
+	m.Fault = FaultRepeated
+	events := t.fresh(1)
+	result := t.deliver(m, events...)
+	for _, a := range result.Attempts {
+		if a.Status != http.StatusOK && lenient(a.Status) == http.StatusOK {
+			t.Fatalf("a delivery was answered %d: answer 200, because Mailtrap takes any other status for a failure",
+				a.Status)
+		}
+	}
+	if err := result.Err(); err != nil {
+		t.Fatal(sentence("a delivery", err))
+	}
+}

@@ -1,0 +1,254 @@
+package webhooktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// A receiverTest is one call of [TestReceiver].
+type receiverTest struct {
+	Receiver
+	limits
+	kinds    []string               // that the receiver handles
+	format   mailtrapwebhook.Format // of the deliveries
+	readable bool                   // whether the receiver reads that format
+	stuck    atomic.Bool            // whether the receiver gave no answer in time
+	outcomes []outcome
+}
+
+// An outcome is what a subtest found about an event.
+type outcome struct {
+	subtest string
+	event   mailtrapwebhook.Event
+	most    int    // how often its effect may come about
+	advice  string // if it comes about more often
+}
+
+// checkAgain finds effects that came after their subtest had passed.
+func (run *receiverTest) checkAgain(t *testing.T) {
+	t.Helper()
+	// The workers of a queue may overtake one another, so that the delivery
+	// behind a forged one has its effect first.
+	time.Sleep(50 * time.Millisecond)
+	told := ""
+	for _, o := range run.outcomes {
+		if told != o.subtest && run.Count(o.event) > o.most {
+			told = o.subtest // once is enough
+			t.Errorf("after the subtest %s had passed, %s", o.subtest, o.advice)
+		}
+	}
+}
+
+// A subtest is one of the things that a receiver is tested for.
+type subtest struct {
+	*testing.T
+	*receiverTest
+	server   *httptest.Server
+	breakOff atomic.Bool            // whether bodies break off in the middle
+	panicked atomic.Pointer[string] // what the Handler panicked with first
+}
+
+func (run *receiverTest) newSubtest(t *testing.T) *subtest {
+	s := &subtest{T: t, receiverTest: run}
+	s.server = httptest.NewServer(s)
+	t.Cleanup(func() {
+		closed := make(chan bool)
+		go func() {
+			s.server.Close() // which waits for the Handler
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(s.effect): // a Handler may never return
+		}
+		if p := s.panicked.Load(); p != nil {
+			t.Errorf("the Handler panicked, so that Mailtrap gets no answer: see the stack: %s", *p)
+		}
+	})
+	return s
+}
+
+// ServeHTTP passes a request on to the receiver.
+func (t *subtest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p != http.ErrAbortHandler { // which is how a handler hangs up
+			text := fmt.Sprintf("%v\n%s", p, debug.Stack())
+			t.panicked.CompareAndSwap(nil, &text)
+		}
+		panic(http.ErrAbortHandler)
+	}()
+	r.RemoteAddr = mailtrapAddr // an IPAllowlist refuses the real one
+	if t.breakOff.Load() {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(&stagedBody{head: body[:len(body)/2], between: func() error {
+			return io.ErrUnexpectedEOF // as of a connection that is lost
+		}})
+	}
+	t.Handler.ServeHTTP(w, r)
+}
+
+// A proxy stands between Mailtrap and the receiver.
+type proxy struct {
+	http.RoundTripper
+	header func(http.Header)    // changes a request; nil changes nothing
+	status func(status int) int // changes an answer
+}
+
+func (p proxy) RoundTrip(r *http.Request) (*http.Response, error) {
+	if p.header != nil {
+		r = r.Clone(r.Context()) // a RoundTripper must not change its request
+		p.header(r.Header)
+	}
+	answer, err := p.RoundTripper.RoundTrip(r)
+	if err == nil {
+		answer.StatusCode = p.status(answer.StatusCode)
+	}
+	return answer, err
+}
+
+// lenient makes every 2xx a 200: one subtest is about that difference, and no
+// other must fail for it.
+func lenient(status int) int {
+	if status/100 == 2 {
+		return http.StatusOK
+	}
+	return status
+}
+
+// mailtrap returns a Mailtrap that plays no fault.
+func (t *subtest) mailtrap() *Mailtrap {
+	return &Mailtrap{
+		URL:       t.server.URL,
+		Secret:    t.Secret,
+		Client:    t.client(nil, lenient),
+		Interval:  10 * time.Millisecond, // long enough for another copy to be handled
+		TimeLimit: t.answer,
+	}
+}
+
+func (t *subtest) client(header func(http.Header), status func(int) int) *http.Client {
+	return &http.Client{Transport: proxy{t.server.Client().Transport, header, status}}
+}
+
+// deliver has m deliver the events. It ends the subtest if the Handler panics or
+// does not answer.
+func (t *subtest) deliver(m *Mailtrap, events ...mailtrapwebhook.Event) Result {
+	t.Helper()
+	return t.post(m, Body(t.format, events...))
+}
+
+func (t *subtest) post(m *Mailtrap, body []byte) Result {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	onAttempt := m.OnAttempt
+	m.OnAttempt = func(a Attempt) {
+		if onAttempt != nil {
+			onAttempt(a)
+		}
+		if errors.Is(a.Err, context.DeadlineExceeded) {
+			t.stuck.Store(true)
+			cancel() // each retry would take as long
+		}
+	}
+	result, err := m.Deliver(ctx, body)
+	switch {
+	case t.panicked.Load() != nil:
+		t.FailNow() // the cleanup says why
+	case t.stuck.Load():
+		t.Fatalf("the Handler gave no answer within %v: store or enqueue the events, answer 200,"+
+			" and do the work afterwards", t.answer)
+	case err != nil:
+		t.Fatal(err)
+	}
+	return result
+}
+
+// mustDeliver delivers the events and ends the subtest if they are not
+// acknowledged. what names the delivery.
+func (t *subtest) mustDeliver(m *Mailtrap, what string, events ...mailtrapwebhook.Event) {
+	t.Helper()
+	if err := t.deliver(m, events...).Err(); err != nil {
+		t.Fatal(sentence(what, err))
+	}
+}
+
+// sentence returns what an error of [Result] says about a delivery.
+func sentence(what string, err error) string {
+	return "for " + what + ", " + strings.TrimPrefix(err.Error(), "webhooktest: ")
+}
+
+// fresh returns new events of a kind that the receiver handles. It is always
+// the same kind: a receiver that loses another one fails "every kind" only.
+func (t *subtest) fresh(n int) []mailtrapwebhook.Event {
+	events := make([]mailtrapwebhook.Event, n)
+	for i := range events {
+		events[i] = Sample(t.kinds[0])
+	}
+	return events
+}
+
+// await waits until each event has had its effect. It returns those that have
+// none.
+func (t *subtest) await(events []mailtrapwebhook.Event) []mailtrapwebhook.Event {
+	missing := slices.Clone(events)
+	deadline := time.Now().Add(t.effect)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		missing = slices.DeleteFunc(missing, func(ev mailtrapwebhook.Event) bool { return t.Count(ev) > 0 })
+		if len(missing) == 0 || time.Now().After(deadline) {
+			return missing
+		}
+		time.Sleep(pause)
+	}
+}
+
+// wantOnce checks that each event has its effect, and has it once. lost and
+// repeated say what is wrong otherwise, and what to change.
+func (t *subtest) wantOnce(lost, repeated string, events ...mailtrapwebhook.Event) {
+	t.Helper()
+	if missing := t.await(events); len(missing) > 0 {
+		t.Fatalf("%d of %d events had no effect within %v: %s", len(missing), len(events), t.effect, lost)
+	}
+	t.wantAtMost(1, repeated, events)
+}
+
+// wantNone checks that no event has its effect.
+func (t *subtest) wantNone(advice string, events ...mailtrapwebhook.Event) {
+	t.Helper()
+	t.wantAtMost(0, advice, events)
+}
+
+// wantAtMost checks that no event has its effect more often than that.
+func (t *subtest) wantAtMost(most int, advice string, events []mailtrapwebhook.Event) {
+	t.Helper()
+	// No time is long enough to wait for what must not come. A queue works in
+	// order: it has handled the events when it has handled the next one.
+	next := t.fresh(1)
+	t.mustDeliver(t.mailtrap(), "the next delivery", next...)
+	if len(t.await(next)) > 0 {
+		t.Fatalf("the next delivery had no effect within %v: handle every delivery,"+
+			" whatever came before it", t.effect)
+	}
+	for _, ev := range events {
+		if t.Count(ev) > most {
+			t.Fatal(advice)
+		}
+		t.outcomes = append(t.outcomes, outcome{t.Name(), ev, most, advice})
+	}
+}

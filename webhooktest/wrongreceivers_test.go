@@ -1,0 +1,449 @@
+package webhooktest
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// A wrongReceiver is a receiver that fails TestReceiver.
+type wrongReceiver struct {
+	fails []string // the subtests
+	says  string   // what TestReceiver prints
+	new   func(t *testing.T) Receiver
+}
+
+// wrong returns a plainReceiver with a fault.
+func wrong(fault func(p *plainReceiver)) func(*testing.T) Receiver {
+	return func(t *testing.T) Receiver {
+		p := newPlainReceiver(t)
+		fault(p)
+		return p.receiver()
+	}
+}
+
+// wrapped returns a plainReceiver inside another handler.
+func wrapped(wrap func(p *plainReceiver) http.HandlerFunc) func(*testing.T) Receiver {
+	return func(t *testing.T) Receiver {
+		p := newPlainReceiver(t)
+		return Receiver{wrap(p), testSecret, p.count}
+	}
+}
+
+var wrongReceivers = map[string]wrongReceiver{
+	"reads lines only": {
+		[]string{"JSON"},
+		`3 of 3 events had no effect within 300ms: read the events from the "events" array of the body`,
+		wrong(func(p *plainReceiver) { p.parse = parseLines }),
+	},
+	"reads an envelope only": {
+		[]string{"JSON Lines"},
+		"for a delivery in JSON Lines, the receiver answers 422:",
+		wrong(func(p *plainReceiver) { p.parse = parseEnvelope }),
+	},
+	"verifies with an empty secret too": {
+		[]string{"forged"},
+		"a request that is signed with an empty secret had an effect: let your program fail at start",
+		wrong(func(p *plainReceiver) {
+			verify := p.verify
+			p.verify = func(body []byte, header http.Header) bool {
+				mac := hmac.New(sha256.New, nil)
+				mac.Write(body)
+				signature, _ := hex.DecodeString(header.Get(mailtrapwebhook.SignatureHeader))
+				return verify(body, header) || hmac.Equal(signature, mac.Sum(nil))
+			}
+		}),
+	},
+	"verifies only what is signed": {
+		[]string{"unsigned"},
+		"a request without a signature had an effect: refuse a request whose Mailtrap-Signature is missing or empty",
+		wrong(func(p *plainReceiver) {
+			verify := p.verify
+			p.verify = func(body []byte, header http.Header) bool {
+				return header.Get(mailtrapwebhook.SignatureHeader) == "" || verify(body, header)
+			}
+		}),
+	},
+	"remembers which signatures are good": {
+		[]string{"altered"},
+		"a request whose body was changed had an effect: verify the signature over the whole raw body",
+		wrong(rememberSignatures),
+	},
+	"remembers the last delivery only": {
+		[]string{"repeated after 200"},
+		"an event had its effect more than once: remember the Key of each event that you have handled, for longer",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				last := p.handled
+				p.handled = make(map[string]bool)
+				for _, ev := range events {
+					p.handled[ev.Key()] = true
+					if !last[ev.Key()] {
+						p.act(ev)
+					}
+				}
+				return nil
+			}
+		}),
+	},
+	"marks a delivery before it is handled": {
+		[]string{"repeated after a failure"},
+		"3 of 3 events had no effect within 300ms: mark an event as handled only when it is",
+		wrapped(skipSeen),
+	},
+	"looks and acts and then marks": {
+		[]string{"twice at once"},
+		"a delivery that came twice at once had its effect twice: claim each event in one atomic step",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				for _, ev := range events {
+					if p.isHandled(ev) {
+						continue
+					}
+					time.Sleep(time.Millisecond) // as a database takes
+					p.act(ev)
+					p.markHandled(ev)
+				}
+				return nil
+			}
+		}),
+	},
+	"reads 64 KiB": {
+		[]string{"500 events"},
+		"bytes was not acknowledged: read the whole body, and handle all its events within 30s",
+		wrong(func(p *plainReceiver) {
+			p.read = func(body io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(body, 64<<10)) }
+		}),
+	},
+	"handles 100 events": {
+		[]string{"500 events"},
+		"400 of 500 events had no effect within 300ms: handle all events of a delivery",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error { return p.handleOnce(events[:min(100, len(events))]) }
+		}),
+	},
+	"spells a kind otherwise": {
+		[]string{"every kind"},
+		`events of the kinds "soft bounce" had no effect within 300ms: handle them`,
+		wrong(func(p *plainReceiver) {
+			p.act = func(ev mailtrapwebhook.Event) {
+				if ev.Name() != "soft bounce" { // it waits for "soft_bounce"
+					p.add(ev)
+				}
+			}
+		}),
+	},
+	"refuses unknown kinds": {
+		[]string{"unknown kinds"},
+		"a delivery with an event of an unknown kind was not acknowledged: acknowledge an event that you do not know",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				for _, ev := range events {
+					if _, ok := ev.(*mailtrapwebhook.UnknownEvent); ok {
+						return errors.New("unknown event")
+					}
+				}
+				return p.handleOnce(events)
+			}
+		}),
+	},
+	"wants a name": {
+		[]string{"unknown kinds"},
+		`a delivery with an event without the field "event" was not acknowledged`,
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				for _, ev := range events {
+					if ev.Name() == "" {
+						return errors.New("no name")
+					}
+				}
+				return p.handleOnce(events)
+			}
+		}),
+	},
+	"skips what is beside an unknown kind": {
+		[]string{"unknown kinds"},
+		"an event beside one of an unknown kind had no effect: acknowledge",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				for i, ev := range events {
+					if _, ok := ev.(*mailtrapwebhook.UnknownEvent); ok {
+						events = events[:i]
+						break
+					}
+				}
+				return p.handleOnce(events)
+			}
+		}),
+	},
+	"decodes strictly": {
+		[]string{"odd fields"},
+		"a delivery with an event whose custom_variables is [] was not acknowledged: acknowledge an event with an odd field",
+		wrong(func(p *plainReceiver) { p.parse = parseStrictly }),
+	},
+	"answers 202": {
+		[]string{"only 200 acknowledges"},
+		"a delivery was answered 202: answer 200, because Mailtrap takes any other status for a failure",
+		wrong(func(p *plainReceiver) { p.status = http.StatusAccepted }),
+	},
+	"answers 208 to a repeated delivery": {
+		[]string{"only 200 acknowledges"},
+		"a delivery was answered 208: answer 200",
+		wrapped(reportRepeated),
+	},
+
+	// More than one fault, or none that a subtest is about.
+	"verifies nothing": {
+		[]string{"forged", "unsigned", "altered"},
+		"a forged request had an effect: verify Mailtrap-Signature before you act on the body",
+		wrong(func(p *plainReceiver) { p.verify = func([]byte, http.Header) bool { return true } }),
+	},
+	"repeats what is repeated": {
+		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
+		"an event had its effect more than once: remember the Key",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				for _, ev := range events {
+					p.act(ev)
+				}
+				return nil
+			}
+		}),
+	},
+	"queues what is repeated": {
+		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
+		"an event had its effect more than once: remember the Key",
+		func(t *testing.T) Receiver { return queueReceiver(t, mailtrapwebhook.NoDedup) },
+	},
+	"reads neither format": {
+		[]string{"JSON", "JSON Lines"},
+		"the other subtests were not run: the receiver reads neither format",
+		wrong(func(p *plainReceiver) {
+			p.parse = func([]byte) ([]mailtrapwebhook.Event, error) { return nil, errors.New("unreadable") }
+		}),
+	},
+	"acts on half a body": {
+		[]string{"repeated after a failure"},
+		"a delivery that broke off had an effect: read and verify the whole body before you act on it",
+		wrapped(actOnHalf),
+	},
+	"acts on unverified requests later": {
+		nil,
+		"after the subtest TestFailing/forged had passed, a forged request had an effect: verify",
+		wrong(actLater),
+	},
+	"drops what follows a bad request": {
+		[]string{"forged", "unsigned", "altered"},
+		"the next delivery had no effect within 300ms: handle every delivery, whatever came before it",
+		wrong(dropNext),
+	},
+	"panics": {
+		[]string{"JSON Lines"},
+		"the Handler panicked, so that Mailtrap gets no answer: see the stack: boom",
+		wrapped(func(p *plainReceiver) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Content-Type") == "application/jsonl" {
+					panic("boom")
+				}
+				p.ServeHTTP(w, r)
+			}
+		}),
+	},
+	"hangs": {
+		[]string{"JSON"},
+		"the Handler gave no answer within 300ms: store or enqueue the events, answer 200, and do the work afterwards",
+		wrapped(func(*plainReceiver) http.HandlerFunc {
+			return func(http.ResponseWriter, *http.Request) { select {} }
+		}),
+	},
+
+	"no Handler": {nil, "Receiver.Handler is nil: set it", func(*testing.T) Receiver { return Receiver{} }},
+	"no Secret":  {nil, "Receiver.Secret is blank: set it", withField(func(r *Receiver) { r.Secret = " \n" })},
+	"no Count":   {nil, "Receiver.Count is nil: set it", withField(func(r *Receiver) { r.Count = nil })},
+	"counts too much": {
+		nil, "Receiver.Count returns 1 for a delivery event that was never sent",
+		withField(func(r *Receiver) { r.Count = func(mailtrapwebhook.Event) int { return 1 } }),
+	},
+	"ignores everything": {
+		nil, "Receiver.Count returns a negative number for every kind of event",
+		withField(func(r *Receiver) { r.Count = func(mailtrapwebhook.Event) int { return -1 } }),
+	},
+}
+
+// withField returns a right receiver with a field that is not.
+func withField(set func(r *Receiver)) func(*testing.T) Receiver {
+	return func(t *testing.T) Receiver {
+		r := newPlainReceiver(t).receiver()
+		set(&r)
+		return r
+	}
+}
+
+// parseLines reads JSON Lines. A line that is an envelope has no event.
+func parseLines(body []byte) (events []mailtrapwebhook.Event, err error) {
+	for line := range bytes.Lines(body) {
+		var named struct{ Event string }
+		if err := json.Unmarshal(line, &named); err != nil {
+			return nil, err
+		}
+		if named.Event == "" {
+			continue
+		}
+		parsed, err := mailtrapwebhook.Parse(line)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, parsed...)
+	}
+	return events, nil
+}
+
+// parseEnvelope reads the JSON format with encoding/json.
+func parseEnvelope(body []byte) ([]mailtrapwebhook.Event, error) {
+	var delivery struct{ Events []json.RawMessage }
+	if err := json.Unmarshal(body, &delivery); err != nil {
+		return nil, err
+	}
+	return mailtrapwebhook.Parse(body)
+}
+
+// parseStrictly fails for fields of another type than documented.
+func parseStrictly(body []byte) ([]mailtrapwebhook.Event, error) {
+	events, err := mailtrapwebhook.Parse(body)
+	for _, ev := range events {
+		var documented struct {
+			CustomVariables map[string]any `json:"custom_variables"`
+			ResponseCode    int            `json:"response_code"`
+		}
+		if err := json.Unmarshal([]byte(ev.RawJSON()), &documented); err != nil {
+			return nil, err
+		}
+	}
+	return events, err
+}
+
+// rememberSignatures saves the work of verifying a signature again.
+func rememberSignatures(p *plainReceiver) {
+	verify := p.verify
+	var good sync.Map
+	p.verify = func(body []byte, header http.Header) bool {
+		signature := header.Get(mailtrapwebhook.SignatureHeader)
+		if _, ok := good.Load(signature); ok {
+			return true
+		}
+		ok := verify(body, header)
+		if ok {
+			good.Store(signature, true)
+		}
+		return ok
+	}
+}
+
+// skipSeen acknowledges a delivery whose signature it has seen.
+func skipSeen(p *plainReceiver) http.HandlerFunc {
+	var seen sync.Map
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := seen.LoadOrStore(r.Header.Get(mailtrapwebhook.SignatureHeader), true); !ok {
+			p.ServeHTTP(w, r)
+		}
+	}
+}
+
+// reportRepeated has a status of its own for what was delivered before.
+func reportRepeated(p *plainReceiver) http.HandlerFunc {
+	var seen sync.Map
+	return func(w http.ResponseWriter, r *http.Request) {
+		recorder := httptest.NewRecorder()
+		p.ServeHTTP(recorder, r)
+		status := recorder.Code
+		if status == http.StatusOK {
+			if _, ok := seen.LoadOrStore(r.Header.Get(mailtrapwebhook.SignatureHeader), true); ok {
+				status = http.StatusAlreadyReported
+			}
+		}
+		w.WriteHeader(status)
+	}
+}
+
+// actOnHalf acts on the events of a body that breaks off.
+func actOnHalf(p *plainReceiver) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			events, _ := mailtrapwebhook.Parse(body)
+			_ = p.handle(events)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		p.ServeHTTP(w, r)
+	}
+}
+
+// dropNext acknowledges the delivery after a bad request and does nothing else.
+func dropNext(p *plainReceiver) {
+	var bad atomic.Bool
+	verify, handle := p.verify, p.handle
+	p.verify = func(body []byte, header http.Header) bool {
+		ok := verify(body, header)
+		if !ok {
+			bad.Store(true)
+		}
+		return ok
+	}
+	p.handle = func(events []mailtrapwebhook.Event) error {
+		if bad.Swap(false) {
+			return nil
+		}
+		return handle(events)
+	}
+}
+
+// actLater acts on what it has refused when a large delivery comes.
+func actLater(p *plainReceiver) {
+	var mu sync.Mutex
+	var refused []mailtrapwebhook.Event
+	verify, handle := p.verify, p.handle
+	p.verify = func(body []byte, header http.Header) bool {
+		ok := verify(body, header)
+		if !ok {
+			events, _ := mailtrapwebhook.Parse(body)
+			mu.Lock()
+			defer mu.Unlock()
+			refused = append(refused, events...)
+		}
+		return ok
+	}
+	p.handle = func(events []mailtrapwebhook.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(events) > 100 {
+			_ = handle(refused)
+		}
+		return handle(events)
+	}
+}
+
+func (p *plainReceiver) isHandled(ev mailtrapwebhook.Event) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.handled[ev.Key()]
+}
+
+func (p *plainReceiver) markHandled(ev mailtrapwebhook.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handled[ev.Key()] = true
+}
