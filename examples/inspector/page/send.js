@@ -79,6 +79,7 @@ export class SendForm {
         speed: Number(this.speed.value),
       });
       this.runs.prepend(runs.view(run, "Run " + run));
+      this.runs.firstChild.scrollIntoView({ block: "nearest" });
       while (this.runs.children.length > 3) this.runs.lastChild.remove();
     } catch (e) {
       error.textContent = e.message;
