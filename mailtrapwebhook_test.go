@@ -459,21 +459,18 @@ func TestBodyStaysAsItWas(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-// A program that is copied from the README compiles.
-func TestProgramsInREADMECompile(t *testing.T) {
-	t.Parallel() // go vet takes a while
+// The program in the README, and the test of it, work when they are copied.
+func TestProgramInREADMEPassesItsTest(t *testing.T) {
+	t.Parallel() // go test takes a while
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	programs := 0
-	for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
-		if !strings.HasPrefix(block[1], "package main") {
-			continue
-		}
-		programs++
-		file := filepath.Join(t.TempDir(), "main.go")
-		require.NoError(t, os.WriteFile(file, []byte(block[1]), 0o600))
-		out, err := exec.Command("go", "vet", file).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	}
-	require.Positive(t, programs)
+	programs := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindAllSubmatch(readme, -1)
+	require.Len(t, programs, 2)
+	dir := t.TempDir()
+	program, test := filepath.Join(dir, "main.go"), filepath.Join(dir, "main_test.go")
+	require.NoError(t, os.WriteFile(program, programs[0][1], 0o600))
+	require.NoError(t, os.WriteFile(test, programs[1][1], 0o600))
+	out, err := exec.Command("go", "test", "-timeout", "1m", program, test).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Regexp(t, "^ok ", string(out))
 }
