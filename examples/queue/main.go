@@ -45,17 +45,29 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
-
-// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-// within 29.5 seconds.
-const shutdownTimeout = 30 * time.Second
+// The life of the program after TERM.
+//
+//	 0 s  /readyz says no; the program still receives
+//	 3    -unready: it accepts no delivery and begins no event any more  [10]
+//	13    the worker has ended its events: handleTimeout
+//	18    the last delivery is answered: deliveryTimeout
+//	23    shutdownTimeout: what still runs is given up                   [30]
+const (
+	defaultUnready  = 3 * time.Second
+	maxUnready      = 10 * time.Second
+	deliveryTimeout = 15 * time.Second
+	shutdownTimeout = 20 * time.Second
+)
 
 // The exit statuses.
 const (
@@ -80,60 +92,30 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := receive(ctx, opts, logger); err != nil {
+	do := receive
+	if opts.redrive {
+		do = redrive
+	}
+	if err := do(ctx, opts, logger); err != nil {
 		fmt.Fprintf(stderr, "queue: %s\n", err)
 		return exitFailure
 	}
 	return exitOK
 }
 
-type options struct {
-	verifier *mailtrapwebhook.Verifier
-	listen   string
-	dir      string // of the server inside the program
-	nats     string // URLs of other servers; "" for the server inside the program
-	replicas int
-	maxBytes int64
-}
-
-func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
-	flags := flag.NewFlagSet("queue", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.listen, "listen", ":8080", "receive deliveries on this `address`, at any path")
-	flags.StringVar(&opts.dir, "dir", "queue-data", "keep the stream in this `directory`")
-	flags.StringVar(&opts.nats, "nats", "", "keep the stream on the servers with these `URLs`, separated by commas")
-	flags.IntVar(&opts.replicas, "replicas", 1, "store each event on this `number` of servers")
-	flags.Int64Var(&opts.maxBytes, "max-bytes", 10<<30, "refuse deliveries when the stream has this many `bytes`")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		flags.SetOutput(stderr)
-		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret:\n", secretVariable)
-		flags.PrintDefaults()
-		return opts, err
-	case err != nil:
-		return opts, err
-	case flags.NArg() > 0:
-		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case opts.replicas > 1 && opts.nats == "":
-		return opts, errors.New("-replicas needs a cluster: name its servers with -nats")
-	case opts.replicas < 1 || opts.maxBytes < 1:
-		return opts, errors.New("-replicas and -max-bytes must be at least 1")
-	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
-	if err != nil {
-		return opts, fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
-	}
-	return opts, nil
-}
-
 // receive receives deliveries and handles their events until ctx ends.
 func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	// Listen first: early requests then wait until the queue is open.
-	listener, err := net.Listen("tcp", opts.listen)
+	public, err := net.Listen("tcp", opts.listen)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer public.Close()
+	private, err := net.Listen("tcp", opts.metrics)
+	if err != nil {
+		return err
+	}
+	defer private.Close()
 	queue, err := openQueue(ctx, opts, logger)
 	if err != nil {
 		return err
@@ -143,27 +125,92 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	worker := &worker{consumer: consumer, handle: logEvent(logger), backoff: backoff, logger: logger}
-	handler := &mailtrapwebhook.Handler{
-		Verifier:     opts.verifier,
-		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
-		OnDelivery:   queue.publish,
-		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
-		Logger:       logger,
-	}
+	handler := newHandler(opts.verifier, queue, logger)
 	if err := handler.Validate(); err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), &collector{queue, consumer, logger})
+	worker := &worker{
+		queue: queue, consumer: consumer, handle: logEvent(logger), parallel: opts.workers, attempts: opts.attempts,
+		timeout: handleTimeout, backoff: backoff, metrics: newMetrics(registry), logger: logger,
+	}
+	var ending atomic.Bool
+	ops := newOps(consumer, registry, &ending)
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, 2)
-	go func() { ended <- worker.run(ctx) }()
-	go func() { ended <- serve(ctx, newServer(handler, logger), listener) }()
-	logger.Info("listening", "address", listener.Addr().String())
-	err = <-ended
-	cancel() // neither is useful without the other
-	return errors.Join(err, <-ended)
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // until the work has ended
+	defer stopWatching()
+	go func() {
+		if err := serve(watching, newServer(ops, logger), private); err != nil {
+			logger.Error("the metrics are no longer served", "error", err)
+		}
+	}()
+	logger.Info("listening", "address", public.Addr().String(), "metrics", private.Addr().String())
+	atEnd := func() {
+		ending.Store(true)
+		logger.Info("ending", "within", opts.unready+shutdownTimeout)
+		time.Sleep(opts.unready)
+	}
+	return runAll(ctx, atEnd,
+		worker.run,
+		func(ctx context.Context) error { return serve(ctx, newServer(handler, logger), public) },
+		func(ctx context.Context) error { return queue.keepSwept(ctx, consumer) },
+	)
+}
+
+// runAll runs the parts of the program until ctx or one of them ends. Then it
+// ends all of them, because none is useful without the others. When ctx has
+// ended, it calls atEnd first.
+func runAll(ctx context.Context, atEnd func(), parts ...func(context.Context) error) (err error) {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ended <- part(working) }()
+	}
+	running := len(parts)
+	select {
+	case err = <-ended:
+		running--
+	case <-ctx.Done():
+		atEnd()
+	}
+	stop()
+	late := time.After(shutdownTimeout)
+	for ; running > 0; running-- {
+		select {
+		case partErr := <-ended:
+			err = errors.Join(err, partErr)
+		case <-late:
+			return errors.Join(err, fmt.Errorf("not all work ended within %s: its events come again", shutdownTimeout))
+		}
+	}
+	return err
+}
+
+// redrive puts the dead letters back.
+func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
+	queue, err := openQueue(ctx, opts, logger)
+	if err != nil {
+		return err
+	}
+	defer queue.close()
+	n, err := queue.redrive(ctx)
+	if err == nil {
+		logger.Info("dead letters are back in the stream", "events", n)
+	}
+	return err
+}
+
+func newHandler(verifier *mailtrapwebhook.Verifier, q *queue, logger *slog.Logger) *mailtrapwebhook.Handler {
+	return &mailtrapwebhook.Handler{
+		Verifier:     verifier,
+		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
+		OnDelivery:   q.publish,
+		Timeout:      deliveryTimeout,
+		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
+		Logger:       logger,
+	}
 }
 
 // logEvent returns the work for each event, which here is a line in the log.
@@ -200,7 +247,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 		return err
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliveryTimeout+time.Second)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
