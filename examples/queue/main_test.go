@@ -1,15 +1,16 @@
 package main
 
 import (
-	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -161,41 +162,47 @@ func TestStreamIsSetUpToKeepEvents(t *testing.T) {
 	require.Greater(t, ackWait, (prefetch+1)*longest+publishTimeout, "slow events would make the stream hand out others twice")
 }
 
-func TestCommandLine(t *testing.T) {
-	for name, test := range map[string]struct {
-		args   []string
-		secret string
-		status int
-		want   string
-	}{
-		"unknown flag":    {[]string{"-lisen", ":0"}, testSecret, exitUsage, "not defined: -lisen"},
-		"stray argument":  {[]string{"x"}, testSecret, exitUsage, `unexpected argument "x"`},
-		"no secret":       {nil, "", exitUsage, secretVariable},
-		"blank secret":    {nil, " \n", exitUsage, secretVariable},
-		"replicas of one": {[]string{"-replicas", "3"}, testSecret, exitUsage, "-nats"},
-		"no replicas":     {[]string{"-replicas", "0"}, testSecret, exitUsage, "at least 1"},
-		"no room":         {[]string{"-max-bytes", "0"}, testSecret, exitUsage, "at least 1"},
-		"no such address": {[]string{"-listen", "localhost"}, testSecret, exitFailure, "missing port"},
-		"no directory":    {[]string{"-listen", "127.0.0.1:0", "-dir", os.Args[0]}, testSecret, exitFailure, "-dir is no directory"},
-		"malformed URL":   {[]string{"-listen", "127.0.0.1:0", "-nats", "nats://u:pass/@h"}, testSecret, exitFailure, "-nats"},
-		"nobody is there": {[]string{"-listen", "127.0.0.1:0", "-nats", "nats://127.0.0.1:1"}, testSecret, exitFailure, "no servers"},
-		"help":            {[]string{"-h"}, "", exitOK, "-max-bytes"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			require.Equal(t, test.status, run(t.Context(), test.args, environment(test.secret), &stderr), &stderr)
-			require.Contains(t, stderr.String(), test.want)
-			require.NotContains(t, stderr.String(), testSecret)
-			require.NotContains(t, stderr.String(), "pass")
-		})
-	}
+// Work that does not end must not keep the program from its end.
+func TestProgramEndsWithoutThePartsThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var events []string
+		hang := make(chan struct{})
+		time.AfterFunc(time.Minute, cancel)
+		started := time.Now()
+		err := runAll(ctx, func() { events = append(events, "at end") },
+			func(ctx context.Context) error {
+				<-ctx.Done()
+				events = append(events, "ended")
+				return nil
+			},
+			func(context.Context) error {
+				<-hang
+				return nil
+			},
+		)
+		require.ErrorContains(t, err, "not all work ended within 20s")
+		require.Equal(t, []string{"at end", "ended"}, events)
+		require.Equal(t, time.Minute+shutdownTimeout, time.Since(started))
+		close(hang)
+	})
+}
+
+// No part is useful without the others.
+func TestProgramEndsWithTheFirstPart(t *testing.T) {
+	broken := errors.New("no more connections")
+	err := runAll(t.Context(), func() { t.Error("nobody told it to end") },
+		func(ctx context.Context) error { <-ctx.Done(); return nil },
+		func(context.Context) error { return broken },
+	)
+	require.ErrorIs(t, err, broken)
 }
 
 // A second program on the same address must end before it opens the directory.
 func TestProgramWithoutItsAddressOpensNoDirectory(t *testing.T) {
 	program := startProgram(t, "-dir", t.TempDir())
 	dir := filepath.Join(t.TempDir(), "queue-data")
-	args := []string{"-listen", program.address, "-dir", dir}
+	args := []string{"-listen", program.address, "-metrics", "127.0.0.1:0", "-dir", dir}
 	require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), io.Discard))
 	require.NoDirExists(t, dir)
 	require.Equal(t, exitOK, program.end(t))

@@ -110,19 +110,19 @@ func (q *queue) close() {
 func (q *queue) openStream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
 	ctx, cancel := q.untilDenied(ctx)
 	defer cancel()
-	stream, err := q.js.Stream(ctx, want.Name)
 	var differing []string
-	if err == nil {
-		if differing = differences(stream.CachedInfo().Config, want); len(differing) == 0 {
-			return stream, nil
+	stream, err := q.js.Stream(ctx, want.Name)
+	switch {
+	case err == nil:
+		if differing = differences(stream.CachedInfo().Config, want); len(differing) > 0 {
+			stream, err = q.js.UpdateStream(ctx, want)
 		}
-	}
-	if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = q.js.CreateOrUpdateStream(ctx, want)
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		stream, err = q.js.CreateStream(ctx, want)
 	}
 	if err != nil {
 		err = denial(ctx, err)
-		return nil, fmt.Errorf("cannot make the stream %s: %w (%s)", want.Name, err, hint(err, differing))
+		return nil, fmt.Errorf("cannot open the stream %s: %w (%s)", want.Name, err, hint(err, differing))
 	}
 	return stream, nil
 }
@@ -158,7 +158,8 @@ func hint(err error, differing []string) string {
 			", or start with the -replicas and -max-bytes that it has"
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return "allow the account this subject, or let an administrator make the stream"
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
+		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return "enable JetStream on the servers and for the account"
 	}
 	return "does the cluster have -replicas servers and room for -max-bytes?"
@@ -218,8 +219,10 @@ func (q *queue) publish(ctx context.Context, d *mailtrapwebhook.Delivery) error 
 	acks := make([]jetstream.PubAckFuture, len(d.Events))
 	for i, ev := range d.Events {
 		// Publishing waits while too many acknowledgements are pending.
-		deadline, _ := ctx.Deadline()
-		wait := max(time.Until(deadline), time.Nanosecond)
+		wait := publishTimeout
+		if deadline, ok := ctx.Deadline(); ok {
+			wait = max(time.Until(deadline), time.Nanosecond)
+		}
 		var err error
 		if acks[i], err = q.js.PublishMsgAsync(message(ev, d.Keys[i]), jetstream.WithStallWait(wait)); err != nil {
 			return fmt.Errorf("cannot publish event %d of %d: %w", i+1, len(acks), err)
