@@ -24,9 +24,8 @@ const (
 	deadAge = 30 * 24 * time.Hour
 )
 
-// The headers of a dead letter. One that is put back keeps its key.
+// The headers of a dead letter.
 const (
-	headerKey      = "Mailtrap-Key"
 	headerReason   = "Mailtrap-Reason"
 	headerError    = "Mailtrap-Error"
 	headerAttempts = "Mailtrap-Attempts"
@@ -52,37 +51,23 @@ func deadConfig(opts options) jetstream.StreamConfig {
 	return config
 }
 
-// idOf returns the id that a message's event is handed out with.
-func idOf(header nats.Header) string {
-	if key := header.Get(headerKey); key != "" {
-		return key // of one that was put back
-	}
-	return header.Get(jetstream.MsgIDHeader)
-}
-
-// bury makes a dead letter of an event. The event stays in the stream until the
+// bury makes a dead letter of an event. The event stays in its stream until the
 // dead letter is stored. Its error says why the stream took no acknowledgement.
 func (w *worker) bury(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason string, cause error) error {
-	id := idOf(msg.Headers())
-	log := w.logger.With("id", id, "attempt", meta.NumDelivered, "reason", reason, "error", cause)
-	letter := nats.NewMsg(deadPrefix + strings.TrimPrefix(msg.Subject(), subjectPrefix))
-	letter.Data = msg.Data()
-	// With its place in the stream, an event that dies a second time is another
-	// dead letter.
-	letter.Header.Set(jetstream.MsgIDHeader, id+"/"+strconv.FormatUint(meta.Sequence.Stream, 10))
-	letter.Header.Set(headerKey, id)
+	letter := moved(msg, meta, deadPrefix)
 	letter.Header.Set(headerReason, reason)
 	text := cause.Error()
 	letter.Header.Set(headerError, strings.ToValidUTF8(text[:min(len(text), maxError)], ""))
 	letter.Header.Set(headerAttempts, strconv.FormatUint(meta.NumDelivered, 10))
+	log := w.logger.With("id", idOf(msg.Headers()), "attempt", meta.NumDelivered, "reason", reason, "error", cause)
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
 	if _, err := w.queue.js.PublishMsg(ctx, letter); err != nil {
-		log.Error("dead letter cannot be stored: the event stays in the stream", "retry_in", maxBackoff, "cause", err)
+		log.Error("dead letter cannot be stored: the event stays where it is", "cause", err)
 		return msg.NakWithDelay(maxBackoff)
 	}
 	w.metrics.deadLetters.WithLabelValues(reason).Inc()
-	log.Error("event is a dead letter: start with -redrive to put it back")
+	log.Error("event is a dead letter: -redrive puts it back")
 	return acknowledge(msg)
 }
 
@@ -114,7 +99,7 @@ func (q *queue) redrive(ctx context.Context) (n int, err error) {
 // putBack publishes the event of a dead letter and removes the letter. The
 // stream drops the event if a call that was cut off has published it.
 func (q *queue) putBack(ctx context.Context, letter *jetstream.RawStreamMsg) error {
-	msg := nats.NewMsg(subjectPrefix + strings.TrimPrefix(letter.Subject, deadPrefix))
+	msg := nats.NewMsg(withPrefix(subjectPrefix, letter.Subject))
 	msg.Data = letter.Data
 	key := idOf(letter.Header)
 	msg.Header.Set(headerKey, key)

@@ -53,7 +53,7 @@ func TestEventThatCannotBeHandledIsADeadLetter(t *testing.T) {
 			_, consumer := startWorker(t, q, ackWait, func(context.Context, string, mailtrapwebhook.Event) error {
 				return test.err
 			}, func(w *worker) { w.attempts, w.metrics = 3, newMetrics(registry) })
-			waitUntilHandled(t, consumer)
+			waitUntilHandled(t, q, consumer)
 			require.Empty(t, cmp.Diff([]letter{{
 				"mailtrap_dead.sending.bounce", "bounce/m-1/e", test.reason, test.text, test.attempts, bounce("m-1"),
 			}}, lettersIn(t, q.dead)))
@@ -77,7 +77,7 @@ func TestMessageThatIsNoEventIsADeadLetter(t *testing.T) {
 	publishAll(t, q, bounce("m-1"))
 	var handed handings
 	logs, consumer := startWorker(t, q, ackWait, handed.handle)
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 
 	require.Equal(t, map[string]int{"m-1": 1}, handed.count())
 	info, err := consumer.Info(t.Context())
@@ -95,7 +95,7 @@ func TestMessageThatIsNoEventIsADeadLetter(t *testing.T) {
 func TestEventThatNoWorkerSurvivesIsADeadLetter(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("m-1"))
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	for range 2 {
 		msg, err := consumer.Next()
@@ -104,7 +104,7 @@ func TestEventThatNoWorkerSurvivesIsADeadLetter(t *testing.T) {
 	}
 	var handed handings
 	startWorker(t, q, ackWait, handed.handle, func(w *worker) { w.attempts = 2 })
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 	require.Empty(t, handed.count())
 	require.Equal(t, reasonAttempts, lettersIn(t, q.dead)[0].Reason)
 }
@@ -143,16 +143,13 @@ func TestRedrivePutsDeadLettersBack(t *testing.T) {
 		return handed.handle(ctx, id, ev)
 	}
 	work := func(q *queue) {
-		consumer, err := q.consumer(t.Context(), ackWait)
+		consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
 		w := newTestWorker(q, consumer, slog.New(slog.DiscardHandler), handle)
 		w.parallel = 1 // keeps the order
-		go func() { ended <- w.run(ctx) }()
-		waitUntilHandled(t, consumer)
-		cancel()
-		require.NoError(t, <-ended)
+		end := startBoth(t, w)
+		waitUntilHandled(t, q, consumer)
+		end()
 	}
 	work(q)
 	before := lettersIn(t, q.dead)
@@ -184,7 +181,7 @@ func TestRedriveThatWasCutOffGoesOn(t *testing.T) {
 	_, consumer := startWorker(t, q, ackWait, func(context.Context, string, mailtrapwebhook.Event) error {
 		return mailtrapwebhook.Permanent(errors.New("no such user"))
 	})
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 	msg, err := q.dead.GetMsg(t.Context(), 1)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -121,7 +121,11 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 		return err
 	}
 	defer queue.close()
-	consumer, err := queue.consumer(ctx, ackWait)
+	consumer, err := queue.consumer(ctx, queue.stream, ackWait)
+	if err != nil {
+		return err
+	}
+	retries, err := queue.consumer(ctx, queue.retry, ackWait)
 	if err != nil {
 		return err
 	}
@@ -153,6 +157,7 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	}
 	return runAll(ctx, atEnd,
 		worker.run,
+		worker.retrier(retries).run,
 		func(ctx context.Context) error { return serve(ctx, newServer(handler, logger), public) },
 		func(ctx context.Context) error { return queue.keepSwept(ctx, consumer) },
 	)

@@ -154,7 +154,7 @@ func TestStreamIsSetUpToKeepEvents(t *testing.T) {
 	require.EqualValues(t, -1, got.MaxMsgs)
 	require.EqualValues(t, -1, got.MaxMsgsPerSubject)
 
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	require.Equal(t, -1, consumer.CachedInfo().Config.MaxDeliver)
 	require.Equal(t, jetstream.AckExplicitPolicy, consumer.CachedInfo().Config.AckPolicy)

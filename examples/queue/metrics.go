@@ -16,9 +16,9 @@ const statusTimeout = 5 * time.Second
 
 // metrics are what the workers of this process count.
 type metrics struct {
-	attempts     *prometheus.CounterVec
-	redeliveries prometheus.Counter
-	deadLetters  *prometheus.CounterVec
+	attempts    *prometheus.CounterVec
+	retries     prometheus.Counter
+	deadLetters *prometheus.CounterVec
 }
 
 // The results of an attempt.
@@ -35,9 +35,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mailtrap_queue_attempts_total",
 			Help: "Attempts to handle an event, by result.",
 		}, []string{"result"}),
-		redeliveries: factory.NewCounter(prometheus.CounterOpts{
+		retries: factory.NewCounter(prometheus.CounterOpts{
 			Name: "mailtrap_queue_redeliveries_total",
-			Help: "Events that the stream handed out again.",
+			Help: "Events that were handed to a worker another time.",
 		}),
 		deadLetters: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "mailtrap_queue_dead_letters_total",
@@ -66,39 +66,46 @@ func (m *metrics) count(err error) {
 	m.attempts.WithLabelValues(result).Inc()
 }
 
-// status is what the servers say of the two streams.
+// status is what the servers say of the streams.
 type status struct {
-	waiting  uint64        // events that no worker has had
-	lag      time.Duration // age of the oldest of them
-	retrying int           // events that failed and come again
-	unacked  int           // events that workers have or that come again
-	oldest   time.Duration // age of the oldest event that is not handled
-	stream   jetstream.StreamInfo
-	dead     jetstream.StreamInfo
+	waiting uint64        // events that no worker has had
+	lag     time.Duration // age of the oldest of them
+	working int           // events that workers have in their first attempt
+	oldest  time.Duration // age of the oldest event that is not handled
+	streams map[string]*jetstream.StreamInfo
 }
 
+// The streams by their names in metrics.
+const (
+	streamEvents      = "events"
+	streamRetries     = "retries"
+	streamDeadLetters = "dead_letters"
+)
+
 func (q *queue) status(ctx context.Context, consumer jetstream.Consumer) (s status, err error) {
-	stream, err := q.stream.Info(ctx)
-	if err != nil {
-		return s, err
-	}
-	dead, err := q.dead.Info(ctx)
-	if err != nil {
-		return s, err
+	s.streams = make(map[string]*jetstream.StreamInfo)
+	for name, stream := range map[string]jetstream.Stream{
+		streamEvents: q.stream, streamRetries: q.retry, streamDeadLetters: q.dead,
+	} {
+		if s.streams[name], err = stream.Info(ctx); err != nil {
+			return s, err
+		}
 	}
 	info, err := consumer.Info(ctx)
 	if err != nil {
 		return s, err
 	}
-	s = status{
-		waiting: info.NumPending, retrying: info.NumRedelivered, unacked: info.NumAckPending,
-		stream: *stream, dead: *dead,
-	}
+	s.waiting, s.working = info.NumPending, info.NumAckPending
 	if s.lag, err = q.ageAfter(ctx, info.Delivered.Stream); err != nil {
 		return s, err
 	}
-	s.oldest, err = q.ageAfter(ctx, info.AckFloor.Stream)
-	return s, err
+	if s.oldest, err = q.ageAfter(ctx, info.AckFloor.Stream); err != nil {
+		return s, err
+	}
+	if retries := s.streams[streamRetries].State; retries.Msgs > 0 {
+		s.oldest = max(s.oldest, time.Since(retries.FirstTime)) // since its first failure
+	}
+	return s, nil
 }
 
 // ageAfter returns the age of the first event after a sequence number, or 0 if
@@ -127,10 +134,10 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	upDesc       = describe("up", "Whether the stream answers, 1 or 0.")
-	waitingDesc  = describe("waiting_events", "Events in the stream that no worker has had.")
+	waitingDesc  = describe("waiting_events", "Events that no worker has had.")
 	lagDesc      = describe("lag_seconds", "Age of the oldest event that no worker has had, or 0.")
-	unackedDesc  = describe("unacknowledged_events", "Events that workers have, or that failed and come again.")
-	retryingDesc = describe("retrying_events", "Events that were handed out more than once and are not handled.")
+	workingDesc  = describe("working_events", "Events that workers have in their first attempt.")
+	retryingDesc = describe("retrying_events", "Events that failed and are retried.")
 	oldestDesc   = describe("oldest_event_seconds", "Age of the oldest event that is not handled, or 0.")
 	deadDesc     = describe("dead_letters", "Events that are dead letters now.")
 	bytesDesc    = describe("stream_bytes", "Bytes that a stream has.", "stream")
@@ -140,7 +147,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		upDesc, waitingDesc, lagDesc, unackedDesc, retryingDesc, oldestDesc, deadDesc, bytesDesc, maxBytesDesc,
+		upDesc, waitingDesc, lagDesc, workingDesc, retryingDesc, oldestDesc, deadDesc, bytesDesc, maxBytesDesc,
 	} {
 		descs <- desc
 	}
@@ -163,11 +170,11 @@ func (c *collector) Collect(values chan<- prometheus.Metric) {
 	gauge(upDesc, 1)
 	gauge(waitingDesc, float64(s.waiting))
 	gauge(lagDesc, s.lag.Seconds())
-	gauge(unackedDesc, float64(s.unacked))
-	gauge(retryingDesc, float64(s.retrying))
+	gauge(workingDesc, float64(s.working))
+	gauge(retryingDesc, float64(s.streams[streamRetries].State.Msgs))
 	gauge(oldestDesc, s.oldest.Seconds())
-	gauge(deadDesc, float64(s.dead.State.Msgs))
-	for stream, info := range map[string]jetstream.StreamInfo{"events": s.stream, "dead_letters": s.dead} {
+	gauge(deadDesc, float64(s.streams[streamDeadLetters].State.Msgs))
+	for stream, info := range s.streams {
 		gauge(bytesDesc, float64(info.State.Bytes), stream)
 		gauge(maxBytesDesc, float64(info.Config.MaxBytes), stream)
 	}

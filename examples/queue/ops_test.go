@@ -62,7 +62,7 @@ func TestMetricsShowWhatWaits(t *testing.T) {
 		return errors.New("no database")
 	}, func(w *worker) {
 		w.metrics = newMetrics(registry)
-		w.backoff = func(attempts uint64) time.Duration { return time.Hour * time.Duration(attempts-1) } // the first at once
+		w.backoff = func(attempts uint64) time.Duration { return time.Hour * time.Duration(attempts-1) } // not for the first
 		consumed = &collector{q, w.consumer, w.logger}
 	})
 	registry.MustRegister(consumed)
@@ -71,11 +71,12 @@ func TestMetricsShowWhatWaits(t *testing.T) {
 	require.EqualValues(t, 1, value("up"))
 	require.EqualValues(t, 0, value("waiting_events"))
 	require.EqualValues(t, 0, value("lag_seconds"))
-	require.EqualValues(t, 1, value("unacknowledged_events"))
+	require.EqualValues(t, 0, value("working_events"))
 	require.EqualValues(t, 1, value("retrying_events"))
 	require.Positive(t, value("oldest_event_seconds"))
 	require.Less(t, value("oldest_event_seconds"), patience.Seconds())
 	require.Positive(t, value(`stream_bytes{stream="events"}`))
+	require.Positive(t, value(`stream_bytes{stream="retries"}`))
 	require.Positive(t, value(`stream_bytes{stream="dead_letters"}`))
 	require.EqualValues(t, testMaxBytes, value(`stream_max_bytes{stream="events"}`))
 	require.Eventually(t, func() bool { return value(`attempts_total{result="failed"}`) == 3 }, patience, tick)
@@ -86,7 +87,7 @@ func TestMetricsShowWhatWaits(t *testing.T) {
 // What no worker has had is waiting.
 func TestMetricsShowTheLag(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{q, consumer, q.logger})

@@ -71,8 +71,8 @@ func (o *options) define(flags *flag.FlagSet) {
 	flags.StringVar(&o.nats.key, "tls-key", "", "the certificate's private key is in this `file`")
 	flags.IntVar(&o.replicas, "replicas", 1, "store each event on this `number` of servers")
 	flags.Int64Var(&o.maxBytes, "max-bytes", 10<<30,
-		"refuse deliveries when the stream has this many `bytes`; dead letters have a tenth more")
-	flags.IntVar(&o.workers, "workers", 8, "handle this `number` of events at a time")
+		"refuse deliveries when the stream has this many `bytes`; events that failed have a quarter more, and dead letters a tenth")
+	flags.IntVar(&o.workers, "workers", 8, "handle this `number` of events at a time, and as many that failed before")
 	flags.Uint64Var(&o.attempts, "attempts", defaultAttempts, "make an event a dead letter after this `number` of attempts")
 	flags.BoolVar(&o.redrive, "redrive", false, "put all dead letters back into the stream, and end")
 }

@@ -45,13 +45,15 @@ const (
 	headerRoom = 4 << 10
 )
 
-// A queue is the stream of events and the stream of dead letters.
+// A queue has three streams: of events, of those that failed and are retried,
+// and of dead letters.
 type queue struct {
 	lock   *flock.Flock   // on the directory
 	server *server.Server // inside the program; nil with -nats
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
+	retry  jetstream.Stream
 	dead   jetstream.Stream
 	logger *slog.Logger
 }
@@ -84,6 +86,9 @@ func openQueue(ctx context.Context, opts options, logger *slog.Logger) (_ *queue
 		return nil, err
 	}
 	if q.stream, err = q.openStream(ctx, streamConfig(opts)); err != nil {
+		return nil, err
+	}
+	if q.retry, err = q.openStream(ctx, retryConfig(opts)); err != nil {
 		return nil, err
 	}
 	if q.dead, err = q.openStream(ctx, deadConfig(opts)); err != nil {

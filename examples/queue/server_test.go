@@ -81,7 +81,7 @@ func TestAccountThatMayNotMakeConsumers(t *testing.T) {
 		}},
 	}}})
 	q := openTestQueue(t, options{nats: servers{urls: withUser(url, "limited")}, replicas: 1, maxBytes: clusterMaxBytes})
-	_, err := q.consumer(t.Context(), ackWait)
+	_, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.ErrorContains(t, err, `"$JS.API.CONSUMER.CREATE.MAILTRAP.worker"`)
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -33,9 +32,9 @@ const (
 	// time that no server answers.
 	pullExpiry = 10 * time.Second
 
-	// maxAckPending is how many events may be with workers or wait for their
-	// next attempt. Beyond it the stream hands out no new ones: then the cause
-	// is elsewhere. The server looks through all of them while events fail.
+	// maxAckPending is how many events of a stream may be with workers or wait
+	// for their next attempt. The server looks through all of them while events
+	// fail.
 	maxAckPending = 100_000
 
 	// An event that fails waits a second, then twice as long each time, and at
@@ -44,11 +43,13 @@ const (
 	defaultAttempts = 30
 )
 
-// consumer returns the stream's consumer, which all workers share.
-func (q *queue) consumer(ctx context.Context, ackWait time.Duration) (jetstream.Consumer, error) {
+// consumer returns the consumer of a stream, which all workers share.
+func (q *queue) consumer(
+	ctx context.Context, stream jetstream.Stream, ackWait time.Duration,
+) (jetstream.Consumer, error) {
 	ctx, cancel := q.untilDenied(ctx)
 	defer cancel()
-	consumer, err := q.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable:   consumerName,
 		AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait:   ackWait,
@@ -72,11 +73,12 @@ func (q *queue) consumer(ctx context.Context, ackWait time.Duration) (jetstream.
 // all the same.
 type handleFunc func(ctx context.Context, id string, ev mailtrapwebhook.Event) error
 
-// A worker takes events from the stream, a few at a time. Any number of workers
+// A worker takes events from a stream, a few at a time. Any number of workers
 // may run, in this process and in others.
 type worker struct {
 	queue    *queue
 	consumer jetstream.Consumer
+	retries  bool // the consumer's events have failed before
 	handle   handleFunc
 	parallel int    // how many events at a time
 	attempts uint64 // after these, an event is a dead letter
@@ -84,6 +86,15 @@ type worker struct {
 	backoff  func(attempts uint64) time.Duration
 	metrics  *metrics
 	logger   *slog.Logger
+}
+
+// retrier returns a worker that does the same for the stream of events that
+// failed. Those must not keep other events from their first attempt: they have
+// workers of their own.
+func (w *worker) retrier(consumer jetstream.Consumer) *worker {
+	r := *w
+	r.consumer, r.retries = consumer, true
+	return &r
 }
 
 // run works until ctx ends. It then ends the events that it has begun, and
@@ -131,7 +142,9 @@ func pass(ctx context.Context, msg jetstream.Msg, msgs chan<- jetstream.Msg) {
 		case <-ctx.Done():
 		}
 	}
-	_ = msg.Nak() // if this gets lost, the message comes again after ackWait
+	// Not at once, or the stream would hand it to the pull that is ending. If
+	// this gets lost, the message comes again after ackWait.
+	_ = msg.NakWithDelay(time.Second)
 }
 
 // flush waits until the server has what was sent. Without a connection there is
@@ -158,31 +171,58 @@ func (w *worker) take(msg jetstream.Msg) {
 // work handles a message. Its error says why the stream took no
 // acknowledgement.
 func (w *worker) work(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
-	if meta.NumDelivered > 1 {
-		w.metrics.redeliveries.Inc()
+	attempt := meta.NumDelivered
+	if attempt > 1 {
+		w.metrics.retries.Inc()
+	} else if w.retries { // it has just failed for the first time
+		return msg.NakWithDelay(w.backoff(attempt))
 	}
 	ev, err := decode(msg.Subject(), msg.Data())
 	if err != nil { // somebody else put it into the stream
 		return w.bury(msg, meta, reasonNoEvent, err)
 	}
-	if meta.NumDelivered > w.attempts { // the last attempt ended its process, or there was no room for the dead letter
+	if attempt > w.attempts { // the last attempt ended its process, or there was no room for the dead letter
 		return w.bury(msg, meta, reasonAttempts, errors.New("no worker told what became of the last attempt"))
 	}
 	id := idOf(msg.Headers())
-	log := w.logger.With("id", id, "attempt", meta.NumDelivered)
-	err = w.callHandle(id, ev, func(err error) { w.returnedLate(log, msg, err) })
+	takeBack := make(chan func() error, 1) // the failure, if the work succeeds late
+	err = w.callHandle(id, ev, func(err error) { w.returnedLate(id, err, <-takeBack) })
 	w.metrics.count(err)
-	switch {
-	case err == nil:
+	if err == nil {
 		return acknowledge(msg)
-	case isPermanent(err):
-		return w.bury(msg, meta, reasonPermanent, err)
-	case meta.NumDelivered >= w.attempts:
-		return w.bury(msg, meta, reasonAttempts, err)
 	}
-	wait := w.backoff(meta.NumDelivered)
-	log.Error("event failed", "event", ev, "retry_in", wait, "error", err)
-	return msg.NakWithDelay(wait)
+	undo, err := w.fail(msg, meta, ev, err)
+	takeBack <- undo
+	return err
+}
+
+// fail decides what becomes of an event that failed. Its error says why the
+// stream took no acknowledgement. undo takes the failure back.
+func (w *worker) fail(
+	msg jetstream.Msg, meta *jetstream.MsgMetadata, ev mailtrapwebhook.Event, cause error,
+) (undo func() error, err error) {
+	attempt := meta.NumDelivered
+	switch {
+	case isPermanent(cause):
+		return nothing, w.bury(msg, meta, reasonPermanent, cause)
+	case attempt >= w.attempts:
+		return nothing, w.bury(msg, meta, reasonAttempts, cause)
+	}
+	wait := w.backoff(attempt)
+	w.logger.Error("event failed", "id", idOf(msg.Headers()), "event", ev, "attempt", attempt, "retry_in", wait, "error", cause)
+	if !w.retries {
+		return w.moveToRetries(msg, meta)
+	}
+	return w.acknowledgeAnyway(msg), msg.NakWithDelay(wait)
+}
+
+// nothing takes nothing back: a dead letter stays one.
+func nothing() error { return nil }
+
+// acknowledgeAnyway returns a function that acknowledges a message that was put
+// off. msg.Ack refuses to, but the stream takes it.
+func (w *worker) acknowledgeAnyway(msg jetstream.Msg) func() error {
+	return func() error { return w.queue.conn.Publish(msg.Reply(), []byte("+ACK")) }
 }
 
 // acknowledge waits for the stream's answer: the program may end right after
@@ -222,16 +262,15 @@ func (w *worker) callHandle(id string, ev mailtrapwebhook.Event, late func(error
 	}
 }
 
-// returnedLate acknowledges an event whose work was abandoned and has succeeded
-// since. The worker has put it off already, which msg.Ack would not take back.
-func (w *worker) returnedLate(log *slog.Logger, msg jetstream.Msg, err error) {
-	if err != nil {
-		log.Warn("abandoned work has ended", "error", err)
-		return
+// returnedLate takes back the failure of an event whose work was abandoned and
+// has succeeded since.
+func (w *worker) returnedLate(id string, err error, takeBack func() error) {
+	if err == nil {
+		w.logger.Warn("abandoned work has succeeded", "id", id)
+		err = takeBack()
 	}
-	log.Warn("abandoned work has succeeded")
-	if err := w.queue.conn.PublishMsg(&nats.Msg{Subject: msg.Reply(), Data: []byte("+ACK")}); err != nil {
-		log.Warn("the stream took no acknowledgement: the message comes again", "error", err)
+	if err != nil {
+		w.logger.Warn("abandoned work has ended, and the event comes again", "id", id, "error", err)
 	}
 }
 

@@ -35,11 +35,11 @@ func TestFailedEventComesAgain(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 
 	require.Equal(t, map[string]int{"fails": 2, "panics": 2, "succeeds": 1}, handed.count())
 	require.Len(t, handed.ids, 3, "an event came again with another id")
-	require.Contains(t, logs.String(), "retry_in=1ms error=\"no database\"")
+	require.Contains(t, logs.String(), `retry_in=1ms error="no database"`)
 	require.NotContains(t, logs.String(), "example.com")
 }
 
@@ -52,7 +52,7 @@ func TestEventOfAKilledWorkerComesAgain(t *testing.T) {
 
 	var handed handings
 	_, consumer := startWorker(t, q, killedAckWait, handed.handle)
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 	require.Equal(t, map[string]int{"m-1": 1}, handed.count())
 }
 
@@ -66,7 +66,7 @@ func runWorkerThatHangs() {
 	if err != nil {
 		panic(err)
 	}
-	consumer, err := q.consumer(context.Background(), killedAckWait)
+	consumer, err := q.consumer(context.Background(), q.stream, killedAckWait)
 	if err != nil {
 		panic(err)
 	}
@@ -81,7 +81,7 @@ func runWorkerThatHangs() {
 func TestEndingWorkerEndsItsEventAndGivesBackTheOthers(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("m-1"), bounce("m-2"), bounce("m-3"))
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	before := q.conn.Stats().InMsgs
@@ -103,7 +103,7 @@ func TestEndingWorkerEndsItsEventAndGivesBackTheOthers(t *testing.T) {
 
 	var handed handings
 	_, consumer = startWorker(t, q, ackWait, handed.handle)
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 	require.Equal(t, map[string]int{"m-2": 1, "m-3": 1}, handed.count())
 }
 
@@ -118,12 +118,13 @@ func TestEndedProgramHasAcknowledgedEachHandledEvent(t *testing.T) {
 		require.Equal(t, exitOK, program.end(t))
 
 		q := openTestQueue(t, options{dir: dir, replicas: 1, maxBytes: testMaxBytes})
-		consumer, err := q.consumer(t.Context(), ackWait)
+		consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 		require.NoError(t, err)
 		info := consumer.CachedInfo()
 		handled := strings.Count(program.logs.String(), eventLine)
 		require.NotZero(t, handled)
-		require.EqualValues(t, handled, int(info.Delivered.Consumer)-info.NumAckPending)
+		left := int(info.NumPending) + info.NumAckPending
+		require.Equal(t, len(stored(t, q.stream)), handled+left)
 		q.close()
 	}
 }
@@ -157,38 +158,86 @@ func TestFailingEventsHoldUpNoOthers(t *testing.T) {
 // backoffForGood puts off failed events beyond the end of the test.
 func backoffForGood(uint64) time.Duration { return time.Hour }
 
-// Work that ignores its context holds up no other event, not even with one
-// worker, nor the end of the worker.
-func TestHangingWorkIsAbandoned(t *testing.T) {
+// Events that were tried before have workers of their own.
+func TestRetriesHoldUpNoFirstAttempt(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
-	publishAll(t, q, bounce("hangs"), bounce("succeeds"))
-	hang := make(chan struct{})
+	publishAll(t, q, bounce("m-1"), bounce("m-2"))
 	var handed handings
-	registry := prometheus.NewRegistry()
-	logs, consumer := startWorker(t, q, ackWait, func(ctx context.Context, id string, ev mailtrapwebhook.Event) error {
-		err := handed.handle(ctx, id, ev)
-		if ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID == "hangs" {
-			<-hang
+	release, retrying := make(chan struct{}), make(chan struct{}, 2)
+	startWorker(t, q, ackWait, func(_ context.Context, id string, ev mailtrapwebhook.Event) error {
+		message := ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID
+		switch times := handed.add(id, message); {
+		case message == "fresh":
+			return nil
+		case times > 1:
+			retrying <- struct{}{}
+			<-release
+			return nil
 		}
-		return err
-	}, func(w *worker) {
-		w.parallel, w.timeout, w.backoff, w.metrics = 1, 10*time.Millisecond, backoffForGood, newMetrics(registry)
-	})
-	require.Eventually(t, func() bool { return handed.count()["succeeds"] == 1 }, patience, tick)
-	require.Contains(t, logs.String(), errAbandoned.Error())
-	require.EqualValues(t, 1, valueOf(t, registry, `mailtrap_queue_attempts_total{result="abandoned"}`))
+		return errors.New("no database")
+	}, func(w *worker) { w.parallel = 1 })
+	<-retrying
+	publishAll(t, q, bounce("fresh"))
+	require.Eventually(t, func() bool { return handed.count()["fresh"] == 1 }, patience, tick)
+	close(release)
+}
 
-	// The work succeeds after all: the event does not come again.
-	close(hang)
-	waitUntilHandled(t, consumer)
-	require.Equal(t, map[string]int{"hangs": 1, "succeeds": 1}, handed.count())
-	require.Contains(t, logs.String(), "abandoned work has succeeded")
+// Work that ignores its context holds up no other event, not even with one
+// worker. If it succeeds after all, the event does not come again.
+func TestHangingWorkIsAbandoned(t *testing.T) {
+	for hangsIn, attempt := range map[string]int{"the first attempt": 1, "a retry": 2} {
+		t.Run(hangsIn, func(t *testing.T) {
+			q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+			publishAll(t, q, bounce("hangs"), bounce("succeeds"))
+			hang := make(chan struct{})
+			var handed handings
+			registry := prometheus.NewRegistry()
+			logs, consumer := startWorker(t, q, ackWait, func(_ context.Context, id string, ev mailtrapwebhook.Event) error {
+				message := ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID
+				switch times := handed.add(id, message); {
+				case message == "hangs" && times == attempt:
+					<-hang
+				case message == "hangs":
+					return errors.New("no database")
+				}
+				return nil
+			}, func(w *worker) {
+				w.parallel, w.timeout, w.metrics = 1, 10*time.Millisecond, newMetrics(registry)
+				w.backoff = func(attempts uint64) time.Duration { return time.Hour * time.Duration(attempts+1-uint64(attempt)) }
+			})
+			require.Eventually(t, func() bool {
+				return handed.count()["succeeds"] == 1 && strings.Contains(logs.String(), errAbandoned.Error())
+			}, patience, tick)
+			require.EqualValues(t, 1, valueOf(t, registry, `mailtrap_queue_attempts_total{result="abandoned"}`))
+
+			close(hang)
+			waitUntilHandled(t, q, consumer)
+			require.Equal(t, map[string]int{"hangs": attempt, "succeeds": 1}, handed.count())
+			require.Contains(t, logs.String(), "abandoned work has succeeded")
+		})
+	}
+}
+
+// An event that there is no room to retry stays in the stream.
+func TestEventStaysIfThereIsNoRoomForItsRetry(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: 800}) // and 201 for retries
+	publishAll(t, q, bounce("m-1"))
+	var handed handings
+	logs, consumer := startWorker(t, q, ackWait, func(ctx context.Context, id string, ev mailtrapwebhook.Event) error {
+		if handed.add(id, "m-1") < 3 {
+			return errors.New("no database")
+		}
+		return nil
+	})
+	waitUntilHandled(t, q, consumer)
+	require.Equal(t, map[string]int{"m-1": 3}, handed.count())
+	require.Contains(t, logs.String(), "event cannot be moved to the stream of retries")
 }
 
 func TestWorkerEndsWithoutTheWorkThatHangs(t *testing.T) {
 	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("m-1"), bounce("m-2"))
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	w := newTestWorker(q, consumer, slog.New(slog.DiscardHandler), func(context.Context, string, mailtrapwebhook.Event) error {
@@ -221,7 +270,7 @@ func TestWorkersHandleEventsAtTheSameTime(t *testing.T) {
 		together.Wait()
 		return nil
 	}, func(w *worker) { w.parallel = parallel })
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 }
 
 func TestBackoff(t *testing.T) {
@@ -232,26 +281,36 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// startWorker starts a worker until the test ends. set may change it before.
+// startWorker starts a worker, and its retrier, until the test ends. set may
+// change it before.
 func startWorker(
 	t *testing.T, q *queue, ackWait time.Duration, handle handleFunc, set ...func(*worker),
 ) (*syncBuffer, jetstream.Consumer) {
 	t.Helper()
 	logs := new(syncBuffer)
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	w := newTestWorker(q, consumer, slog.New(slog.NewTextHandler(logs, nil)), handle)
 	for _, set := range set {
 		set(w)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
+	t.Cleanup(startBoth(t, w))
 	return logs, consumer
+}
+
+// startBoth starts a worker and its retrier. The returned function ends them.
+func startBoth(t *testing.T, w *worker) (end func()) {
+	t.Helper()
+	retries, err := w.queue.consumer(t.Context(), w.queue.retry, ackWait)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- w.run(ctx) }()
+	go func() { ended <- w.retrier(retries).run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, errors.Join(<-ended, <-ended))
+	}
 }
 
 func newTestWorker(q *queue, consumer jetstream.Consumer, logger *slog.Logger, handle handleFunc) *worker {
@@ -315,11 +374,15 @@ func deliveryOf(t *testing.T, events ...string) (d *mailtrapwebhook.Delivery) {
 	return d
 }
 
-// waitUntilHandled waits until all events of the stream are acknowledged.
-func waitUntilHandled(t *testing.T, consumer jetstream.Consumer) {
+// waitUntilHandled waits until no event waits for a worker or a retry.
+func waitUntilHandled(t *testing.T, q *queue, consumer jetstream.Consumer) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		info, err := consumer.Info(t.Context())
-		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+		if err != nil || info.NumPending > 0 || info.NumAckPending > 0 {
+			return false
+		}
+		retries, err := q.retry.Info(t.Context()) // after the other: an event moves from there to here
+		return err == nil && retries.State.Msgs == 0
 	}, patience, tick)
 }
