@@ -12,6 +12,12 @@
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -nats nats://one:4222,nats://two:4222 -replicas 3
 //
+// An event that fails is tried 30 times in three and a half hours. Then it is a
+// dead letter, and at once after a Permanent error. This puts all dead letters
+// back, after you have removed the cause; without -nats, end the program first:
+//
+//	go run . -redrive -dir queue-data
+//
 // The program promises:
 //
 //   - A delivery is acknowledged when the stream has stored all of its events.
@@ -19,8 +25,11 @@
 //     again.
 //   - The stream has an event once, however often Mailtrap sends it in 24
 //     hours.
-//   - The stream hands an event to workers until one has handled it, for a
-//     week.
+//   - No event leaves before it is handled or a dead letter. A dead letter
+//     stays for 30 days.
+//   - An event that fails, or whose work hangs, costs the others one attempt.
+//     Its retries have workers of their own.
+//   - After TERM the program ends within 23 seconds, whatever hangs.
 //
 // It does not promise:
 //
@@ -28,10 +37,14 @@
 //     handed out again, with the same id.
 //   - Events come in no particular order.
 //
-// The stream holds people's addresses for a week: guard the directory.
+// The streams hold people's addresses: for a day after an event is handled, and
+// for a month in a dead letter. Guard the directory.
 //
-// queue.go has the stream and worker.go the worker. Put your work into
-// logEvent.
+// The address of -metrics has /metrics for Prometheus, and /healthz and /readyz
+// for load balancers. prometheus/ has the alerts.
+//
+// queue.go has the stream, worker.go the worker, retries.go and deadletters.go
+// what becomes of events that fail. Put your work into logEvent.
 package main
 
 import (
