@@ -52,8 +52,5 @@ func (q *queue) sweep(ctx context.Context, consumer jetstream.Consumer, before t
 	}
 	// The sequence number of the first event that stays; the numbers start at 1.
 	first := min(info.Delivered.Stream, worked.AckFloor.Stream) + 1
-	if first == 1 {
-		return nil // a purge up to 0 would remove everything
-	}
 	return q.stream.Purge(ctx, jetstream.WithPurgeSequence(first))
 }
