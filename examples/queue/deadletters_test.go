@@ -159,6 +159,12 @@ func TestRedrivePutsDeadLettersBack(t *testing.T) {
 	var logs syncBuffer
 	require.Equal(t, exitOK, run(t.Context(), []string{"-redrive", "-dir", dir}, environment(""), &logs), &logs)
 	require.Contains(t, logs.String(), "events=3")
+	q, err = connectQueue(opts, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	stream, err := q.js.Stream(t.Context(), streamName)
+	require.NoError(t, err)
+	require.EqualValues(t, testMaxBytes, stream.CachedInfo().Config.MaxBytes, "the flags' default must not change the stream")
+	q.close()
 	require.NotContains(t, logs.String(), "example.com")
 
 	q = openTestQueue(t, opts)
@@ -172,6 +178,12 @@ func TestRedrivePutsDeadLettersBack(t *testing.T) {
 	require.Equal(t, 1, n)
 	work(q)
 	require.Equal(t, before[1:2], lettersIn(t, q.dead))
+}
+
+func TestRedriveNeedsTheStreams(t *testing.T) {
+	var logs syncBuffer
+	require.Equal(t, exitFailure, run(t.Context(), []string{"-redrive", "-dir", t.TempDir()}, environment(""), &logs))
+	require.Contains(t, logs.String(), "are -dir and -nats those of the program that receives?")
 }
 
 // A redrive that ends between the two streams must not double an event.

@@ -206,13 +206,17 @@ func runAll(ctx context.Context, atEnd func(), parts ...func(context.Context) er
 	return err
 }
 
-// redrive puts the dead letters back.
+// redrive puts the dead letters back. It changes no stream: -replicas and
+// -max-bytes may be another program's.
 func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
-	queue, err := openQueue(ctx, opts, logger)
+	queue, err := connectQueue(opts, logger)
 	if err != nil {
 		return err
 	}
 	defer queue.close()
+	if queue.dead, err = queue.js.Stream(ctx, deadName); err != nil {
+		return fmt.Errorf("cannot open the stream %s: %w (are -dir and -nats those of the program that receives?)", deadName, err)
+	}
 	n, err := queue.redrive(ctx)
 	if err == nil {
 		logger.Info("dead letters are back in the stream", "events", n)

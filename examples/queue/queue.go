@@ -58,9 +58,30 @@ type queue struct {
 	logger *slog.Logger
 }
 
-// openQueue connects to the servers, or starts the server inside the program.
-// It makes the streams where there are none.
+// openQueue returns the queue with its streams. It makes them where there are
+// none.
 func openQueue(ctx context.Context, opts options, logger *slog.Logger) (_ *queue, err error) {
+	q, err := connectQueue(opts, logger)
+	if err != nil {
+		return nil, err
+	}
+	for _, stream := range []struct {
+		opened *jetstream.Stream
+		config jetstream.StreamConfig
+	}{
+		{&q.stream, streamConfig(opts)}, {&q.retry, retryConfig(opts)}, {&q.dead, deadConfig(opts)},
+	} {
+		if *stream.opened, err = q.openStream(ctx, stream.config); err != nil {
+			q.close()
+			return nil, err
+		}
+	}
+	return q, nil
+}
+
+// connectQueue connects to the servers, or starts the server inside the
+// program. The queue has no streams yet.
+func connectQueue(opts options, logger *slog.Logger) (_ *queue, err error) {
 	q := &queue{logger: logger}
 	defer func() {
 		if err != nil {
@@ -82,19 +103,7 @@ func openQueue(ctx context.Context, opts options, logger *slog.Logger) (_ *queue
 	// pending ones until the connection breaks.
 	q.js, err = jetstream.New(q.conn,
 		jetstream.WithPublishAsyncTimeout(publishTimeout), jetstream.WithPublishAsyncMaxPending(maxPending))
-	if err != nil {
-		return nil, err
-	}
-	if q.stream, err = q.openStream(ctx, streamConfig(opts)); err != nil {
-		return nil, err
-	}
-	if q.retry, err = q.openStream(ctx, retryConfig(opts)); err != nil {
-		return nil, err
-	}
-	if q.dead, err = q.openStream(ctx, deadConfig(opts)); err != nil {
-		return nil, err
-	}
-	return q, nil
+	return q, err
 }
 
 func (q *queue) close() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -242,11 +243,13 @@ func (w *worker) callHandle(id string, ev mailtrapwebhook.Event, late func(error
 	defer cancel()
 	returned := make(chan error, 1)
 	go func() {
-		// A panic must not end the program at each start. Its value may be
-		// personal: leave it out. The error stays after runtime.Goexit too.
-		err := errors.New("the work panicked")
+		err := errors.New("the work panicked") // which stays after runtime.Goexit too
 		defer func() {
-			_ = recover()
+			// A panic must not end the program at each start. Its value may be
+			// personal: leave it out.
+			if recover() != nil {
+				w.logger.Error("the work panicked", "id", id, "stack", string(debug.Stack()))
+			}
 			returned <- err
 		}()
 		err = w.handle(ctx, id, ev)

@@ -39,6 +39,7 @@ func TestFailedEventComesAgain(t *testing.T) {
 
 	require.Equal(t, map[string]int{"fails": 2, "panics": 2, "succeeds": 1}, handed.count())
 	require.Len(t, handed.ids, 3, "an event came again with another id")
+	require.Contains(t, logs.String(), "worker_test.go", "no stack of the panic")
 	require.Contains(t, logs.String(), `retry_in=1ms error="no database"`)
 	require.NotContains(t, logs.String(), "example.com")
 }
