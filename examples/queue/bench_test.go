@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -12,19 +11,30 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// One sender delivers 10,000 new events at a time to a cluster that does not
-// sync.
+// One sender delivers new events: 10,000 at a time to a cluster that does not
+// sync, and 500 at a time to the server inside the program, which does.
 func BenchmarkDelivery(b *testing.B) {
-	const events = 10_000
-	for _, replicas := range []int{1, 3} {
-		b.Run(fmt.Sprint("replicas=", replicas), func(b *testing.B) {
-			q := openTestQueue(b, options{
-				nats: servers{urls: startCluster(b).urls()}, replicas: replicas, maxBytes: 4 << 30,
-			})
+	cluster := func(replicas int) func(*testing.B) options {
+		return func(b *testing.B) options {
+			return options{nats: servers{urls: startCluster(b).urls()}, replicas: replicas, maxBytes: 4 << 30}
+		}
+	}
+	inside := func(b *testing.B) options { return options{dir: b.TempDir(), replicas: 1, maxBytes: 4 << 30} }
+	for _, run := range []struct {
+		name   string
+		opts   func(*testing.B) options
+		events int
+	}{
+		{"cluster/replicas=1", cluster(1), 10_000},
+		{"cluster/replicas=3", cluster(3), 10_000},
+		{"inside", inside, 500},
+	} {
+		b.Run(run.name, func(b *testing.B) {
+			q := openTestQueue(b, run.opts(b))
 			verifier, err := mailtrapwebhook.NewVerifier(testSecret)
 			require.NoError(b, err)
 			address := httptestServer(b, newHandler(verifier, q, slog.New(slog.DiscardHandler)))
-			texts := make([]string, events)
+			texts := make([]string, run.events)
 			n := 0
 			for b.Loop() {
 				b.StopTimer()
