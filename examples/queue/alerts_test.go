@@ -11,6 +11,7 @@ import (
 )
 
 func TestPromtoolAcceptsTheAlertRules(t *testing.T) {
+	t.Parallel()
 	promtool, err := exec.LookPath("promtool")
 	require.NoError(t, err, "install it: apt-get install -y --no-install-recommends prometheus")
 	for _, args := range [][]string{

@@ -75,6 +75,7 @@ func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 }
 
 func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
+	t.Parallel()
 	dir, port := t.TempDir(), freePorts(t, 1)[0]
 	node, url := startNode(t, "alone", dir, port)
 	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes))

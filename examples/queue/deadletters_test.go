@@ -33,6 +33,7 @@ func lettersIn(t *testing.T, stream jetstream.Stream) (letters []letter) {
 }
 
 func TestEventThatCannotBeHandledIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	failed := errors.New("no such user\r\nX: y")
 	for name, test := range map[string]struct {
 		err                    error

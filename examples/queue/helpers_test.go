@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -41,7 +42,10 @@ const roleVariable = "QUEUE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	role := map[string]func(){
-		"":       func() { os.Exit(m.Run()) },
+		"": func() {
+			flag.Set("test.parallel", "8") // the parallel tests mostly wait for elections and timeouts
+			os.Exit(m.Run())
+		},
 		"queue":  main,
 		"node":   runNode,
 		"worker": runWorkerThatHangs,

@@ -14,6 +14,7 @@ import (
 // The stream has each acknowledged event once, however often the program is
 // killed. With MAILTRAPWEBHOOK_FULL=1 the test kills it a hundred times.
 func TestKilledProgramLosesNothing(t *testing.T) {
+	t.Parallel()
 	kills := 20
 	if os.Getenv("MAILTRAPWEBHOOK_FULL") == "1" {
 		kills = 100

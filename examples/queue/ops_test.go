@@ -101,6 +101,7 @@ func TestMetricsShowTheLag(t *testing.T) {
 }
 
 func TestProbesSayWhetherTheProgramIsReady(t *testing.T) {
+	t.Parallel()
 	dir, port := t.TempDir(), freePorts(t, 1)[0]
 	node, url := startNode(t, "alone", dir, port)
 	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes), "-unready", "10s")

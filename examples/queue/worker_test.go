@@ -45,6 +45,7 @@ func TestFailedEventComesAgain(t *testing.T) {
 }
 
 func TestEventOfAKilledWorkerComesAgain(t *testing.T) {
+	t.Parallel()
 	_, url := startNode(t, "alone", t.TempDir(), "-1")
 	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("m-1"))
