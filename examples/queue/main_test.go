@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 func TestEventsAreQueuedOnce(t *testing.T) {
@@ -55,15 +59,28 @@ func TestEventsAreQueuedOnce(t *testing.T) {
 	}
 }
 
-func TestForgedDeliveryIsNotQueued(t *testing.T) {
-	dir := t.TempDir()
-	program := startProgram(t, "-dir", dir)
-	body := envelope(bounce("m-1"))
-	require.Equal(t, http.StatusBadRequest, post(t, program.address, body, "another secret"))
-	require.Equal(t, http.StatusBadRequest, post(t, program.address, lines(bounce("m-1")), "another secret"))
-	require.Equal(t, exitOK, program.end(t))
-	require.Empty(t, storedIn(t, dir))
-	require.NotContains(t, program.logs.String(), eventLine)
+// The effects come from the workers, after the answer.
+func TestReceiver(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+	var mu sync.Mutex
+	effects := make(map[string]int)
+	startWorker(t, q, ackWait, func(_ context.Context, _ string, ev mailtrapwebhook.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		effects[ev.Key()]++
+		return nil
+	})
+	verifier, err := mailtrapwebhook.NewVerifier(testSecret)
+	require.NoError(t, err)
+	webhooktest.TestReceiver(t, webhooktest.Receiver{
+		Handler: newHandler(verifier, q, slog.New(slog.DiscardHandler)),
+		Secret:  testSecret,
+		Count: func(ev mailtrapwebhook.Event) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return effects[ev.Key()]
+		},
+	})
 }
 
 // The stream must remember a handled event, also after a restart.
