@@ -3,6 +3,7 @@ package main
 import (
 	"math/rand/v2"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -13,12 +14,14 @@ import (
 // The stream has each acknowledged event once, however often the program is
 // killed. With MAILTRAPWEBHOOK_FULL=1 the test kills it a hundred times.
 func TestKilledProgramLosesNothing(t *testing.T) {
+	t.Parallel()
 	kills := 20
 	if os.Getenv("MAILTRAPWEBHOOK_FULL") == "1" {
 		kills = 100
 	}
 	dir := t.TempDir()
-	program, address := startProcess(t, "queue", listeningLine, "-listen", "127.0.0.1:0", "-dir", dir)
+	args := append(slices.Clone(onFreePorts), "-dir", dir)
+	program, address := startProcess(t, "queue", listeningLine, args...)
 	load := startLoad(t, 4, address)
 	started := time.Now()
 	for range kills {
@@ -26,7 +29,7 @@ func TestKilledProgramLosesNothing(t *testing.T) {
 		time.Sleep(time.Duration(rand.IntN(10_000)) * time.Microsecond) // somewhere in a delivery
 		program.kill()
 		require.NotContains(t, program.logs.String(), "DATA RACE")
-		program, address = startProcess(t, "queue", listeningLine, "-listen", "127.0.0.1:0", "-dir", dir)
+		program, address = startProcess(t, "queue", listeningLine, args...)
 		load.address.Store(address)
 	}
 	load.stop(t)
