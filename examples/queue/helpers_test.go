@@ -48,6 +48,7 @@ func TestMain(m *testing.M) {
 		"queue":  main,
 		"node":   runNode,
 		"worker": runWorkerThatHangs,
+		"flaky":  runFlakyWorker,
 	}[os.Getenv(roleVariable)]
 	if os.Getenv(roleVariable) != "" {
 		go func() { // ends with the test that started it, even after a panic
