@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -23,7 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 const (
@@ -49,6 +48,7 @@ func TestMain(m *testing.M) {
 		"queue":  main,
 		"node":   runNode,
 		"worker": runWorkerThatHangs,
+		"flaky":  runFlakyWorker,
 	}[os.Getenv(roleVariable)]
 	if os.Getenv(roleVariable) != "" {
 		go func() { // ends with the test that started it, even after a panic
@@ -71,27 +71,14 @@ func bounce(id string) string {
 func envelope(events ...string) string { return `{"events":[` + strings.Join(events, ",") + `]}` }
 func lines(events ...string) string    { return strings.Join(events, "\n") + "\n" }
 
-// post sends a delivery and returns the status of the answer.
+// post sends a delivery once and returns the status of the answer.
 func post(t testing.TB, address, body, secret string) int {
 	t.Helper()
-	status, err := postTo(t.Context(), http.DefaultClient, address, body, secret)
+	mailtrap := webhooktest.Mailtrap{URL: "http://" + address, Secret: secret, Retries: -1}
+	result, err := mailtrap.Deliver(t.Context(), []byte(body))
 	require.NoError(t, err)
-	return status
-}
-
-func postTo(ctx context.Context, client *http.Client, address, body, secret string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // Mailtrap waits no longer
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/", strings.NewReader(body))
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set(mailtrapwebhook.SignatureHeader, mailtrapwebhook.Sign([]byte(body), secret))
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	return resp.StatusCode, resp.Body.Close()
+	require.NoError(t, result.Attempts[0].Err)
+	return result.Attempts[0].Status
 }
 
 // openTestQueue opens a queue until the test ends.
