@@ -25,7 +25,7 @@ import (
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // replicaVariable makes the test binary run a replica of the receiver on the
