@@ -13,7 +13,7 @@
 // before that, the event is handled again. Start from the program exactlyonce
 // if that must not happen.
 //
-// The packages redisdedup, pgdedup and sqlitededup are one file each, to import
+// The modules redisdedup, pgdedup and sqlitededup are one file each, to import
 // or to copy. webhooktest.TestDeduplicator tests them, and a store of your own.
 package main
 

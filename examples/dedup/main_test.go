@@ -25,7 +25,7 @@ import (
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // replicaVariable makes the test binary run a replica of the receiver on the
@@ -84,7 +84,11 @@ func replica(store string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "listening on %s\n", listener.Addr())
-	handler := newHandler(verifier, &accountable{inner: dedup}, moody, slog.New(slog.DiscardHandler))
+	callback := moody
+	if os.Getenv(steadyVariable) != "" {
+		callback = steady
+	}
+	handler := newHandler(verifier, &accountable{inner: dedup}, callback, slog.New(slog.DiscardHandler))
 	return serve(ctx, handler, listener)
 }
 

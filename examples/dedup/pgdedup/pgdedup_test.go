@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/storetest"
 )
 
 var server, bouncer *servers.Server

@@ -12,7 +12,7 @@
 // All processes use the machine's clock. If it is set forward, marks end
 // sooner.
 //
-// Each call also removes expired marks, up to two for each of its keys.
+// Reserve and Commit also remove expired marks, two for each of their keys.
 package sqlitededup
 
 import (

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/sqlitededup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/storetest"
 )
 
 func TestConformance(t *testing.T) {

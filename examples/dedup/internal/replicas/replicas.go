@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // Secret is the signing secret.

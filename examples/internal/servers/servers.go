@@ -258,6 +258,9 @@ func Postgres(dir string) (*Server, error) {
 func PgBouncer(dir string, postgres *Server) (*Server, error) {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/pgbouncer") // which not every user's PATH has
+	}
+	if err != nil {
 		return nil, errors.New("pgbouncer is missing: apt-get install pgbouncer")
 	}
 	as, err := notRoot(dir)
