@@ -70,11 +70,17 @@ func openRedis(ctx context.Context, url string) (mailtrapwebhook.Deduplicator, e
 	options.PoolSize = connections
 	options.ContextTimeoutEnabled = true // or a call may outlive its context
 	client := redis.NewClient(options)
-	if err := client.Ping(ctx).Err(); err != nil {
-		return nil, errors.Join(fmt.Errorf("the server of %s does not answer: %w", redisVariable, err), client.Close())
+	store := redisdedup.New(client, 0)
+	err = store.Check(ctx)
+	if errors.Is(err, redisdedup.ErrUnknownPolicy) { // some hosts forbid the look
+		slog.Warn(err.Error())
+		err = nil
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the server of %s cannot be used: %w", redisVariable, err), client.Close())
 	}
 	slog.Info("Redis remembers the events that were handled")
-	return redisdedup.New(client, 0), nil
+	return store, nil
 }
 
 // endKey is the key of a context's time at which the platform ends the request.

@@ -82,7 +82,7 @@ func TestStoreThatCannotBeUsed(t *testing.T) {
 		{databaseVariable, "mysql://user:hunter2@127.0.0.1/db", "write it as postgres://"},
 		{databaseVariable, "postgres://user:hunter2@127.0.0.1:1/db", "DATABASE_URL cannot be used"},
 		{redisVariable, "http://user:hunter2@127.0.0.1", "write it as redis://"},
-		{redisVariable, "redis://user:hunter2@127.0.0.1:1/0", "REDIS_URL does not answer"},
+		{redisVariable, "redis://user:hunter2@127.0.0.1:1/0", "REDIS_URL cannot be used"},
 	} {
 		_, err := New(environment(map[string]string{SecretVariable: secret, test.variable: test.url}))
 		require.ErrorContains(t, err, test.want)
