@@ -116,7 +116,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return err
 	}
 	fmt.Fprintf(stderr, "%s listens on http://%s%s, Ctrl-C ends\n", *router, listener.Addr(), webhookPath)
-	return serve(ctx, srv, listener, site.health, *drain)
+	return serve(ctx, srv, listener, site.health, *drain, shutdownTimeout)
 }
 
 // newSite returns a site whose Handler remembers in memory which events it has
@@ -156,8 +156,10 @@ func routerNames() []string {
 
 // serve serves until ctx ends, and for as long as drain after that: load
 // balancers go on sending until they have asked whether the program is ready.
-// It then waits for the deliveries that have begun.
-func serve(ctx context.Context, srv server, listener net.Listener, health *health, drain time.Duration) error {
+// It then waits for the deliveries that have begun, but no longer than wait.
+func serve(
+	ctx context.Context, srv server, listener net.Listener, health *health, drain, wait time.Duration,
+) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()
 	select {
@@ -171,10 +173,10 @@ func serve(ctx context.Context, srv server, listener net.Listener, health *healt
 		return err
 	case <-time.After(drain):
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
-		return fmt.Errorf("shutting down: %w", err)
+		slog.Warn("connections were open to the last: Mailtrap sends again what was not answered", "err", err)
 	}
 	return nil
 }

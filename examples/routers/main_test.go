@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -141,7 +142,7 @@ func (s *instance) serve(t *testing.T, srv server) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.ended <- serve(ctx, srv, listener, s.health, 0)
+		s.ended <- serve(ctx, srv, listener, s.health, 0, shutdownTimeout)
 	}()
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
@@ -423,6 +424,35 @@ func TestShutdownWaitsForDeliveries(t *testing.T) {
 				require.NoError(t, <-s.ended)
 			})
 		}
+	}
+}
+
+// A client that never ends its request must not hold up the end.
+func TestEndIsNotHeldUp(t *testing.T) {
+	for _, router := range routerNames() {
+		t.Run(router, func(t *testing.T) {
+			s := newInstance(t)
+			srv, err := newServer(router, s.site)
+			require.NoError(t, err)
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			ctx, interrupt := context.WithCancel(t.Context())
+			go func() { s.ended <- serve(ctx, srv, listener, s.health, 0, 100*time.Millisecond) }()
+			conn, err := net.Dial("tcp", listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: example.com\r\nContent-Length: 9\r\n%s: %064d\r\n\r\n",
+				webhookPath, mailtrapwebhook.SignatureHeader, 0)
+			require.NoError(t, err)
+			time.Sleep(100 * time.Millisecond) // the server reads the head
+			interrupt()
+			select {
+			case err := <-s.ended:
+				require.NoError(t, err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("the server does not end")
+			}
+		})
 	}
 }
 

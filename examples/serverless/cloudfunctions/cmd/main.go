@@ -12,7 +12,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"log/slog"
 	"net"
@@ -85,7 +84,7 @@ func run(ctx context.Context, address string, drain time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(err, server.Close())
+		slog.Warn("connections were open to the last: Mailtrap sends again what was not answered", "err", err)
 	}
 	return nil
 }
