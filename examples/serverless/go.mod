@@ -4,7 +4,8 @@ go 1.26.0
 
 replace (
 	github.com/mailtrapwebhook/mailtrapwebhook => ../..
-	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup => ../dedup
+	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup => ../dedup/pgdedup
+	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup => ../dedup/redisdedup
 )
 
 require (
@@ -12,8 +13,9 @@ require (
 	github.com/aws/aws-lambda-go v1.55.1
 	github.com/google/go-cmp v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/mailtrapwebhook/mailtrapwebhook v0.0.0-00010101000000-000000000000
-	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup v0.0.0-00010101000000-000000000000
+	github.com/mailtrapwebhook/mailtrapwebhook v1.0.0
+	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup v1.0.0
+	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup v1.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 )

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/internal/programtest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
@@ -106,10 +107,10 @@ func startCmd(t *testing.T, file string, env ...string) (program *programtest.Pr
 }
 
 func testCmdIsReady(t *testing.T, file string) {
-	url, killStore := programtest.StartRedis(t)
-	_, base := startCmd(t, file, "REDIS_URL="+url)
+	store := programtest.StartServer(t, servers.Redis)
+	_, base := startCmd(t, file, "REDIS_URL=unix://"+store.Address)
 	require.Equal(t, 200, get(t, base+"/readyz"))
-	killStore()
+	require.NoError(t, store.Kill())
 	require.Equal(t, 503, get(t, base+"/readyz"))
 	require.Equal(t, 200, get(t, base+"/healthz"))
 }

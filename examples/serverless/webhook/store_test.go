@@ -2,21 +2,16 @@ package webhook
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"os/user"
+	"fmt"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/internal/programtest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
@@ -24,20 +19,20 @@ import (
 // Two instances share nothing but the store.
 func TestInstancesShareAStore(t *testing.T) {
 	for name, test := range map[string]struct {
-		start    func(t *testing.T) (variable, url string)
-		remember string
+		start         func(dir string) (*servers.Server, error)
+		variable, url string // the directory of the socket replaces %s
 	}{
-		"PostgreSQL": {startPostgres, "PostgreSQL remembers"},
-		"Redis":      {startRedis, "Redis remembers"},
+		"PostgreSQL": {servers.Postgres, databaseVariable, "postgres://postgres@/postgres?host=%s"},
+		"Redis":      {servers.Redis, redisVariable, "unix://%s/redis.sock"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := captureLog(t)
-			variable, url := test.start(t)
+			url := fmt.Sprintf(test.url, filepath.Dir(programtest.StartServer(t, test.start).Address))
 			var mu sync.Mutex
 			count := make(map[string]int)
 			instances := make([]*Webhook, 2)
 			for i := range instances {
-				w, err := New(environment(map[string]string{SecretVariable: secret, variable: url}))
+				w, err := New(environment(map[string]string{SecretVariable: secret, test.variable: url}))
 				require.NoError(t, err)
 				require.NoError(t, w.Ready(t.Context()))
 				w.OnEvent = func(_ context.Context, ev mailtrapwebhook.Event) error {
@@ -48,7 +43,7 @@ func TestInstancesShareAStore(t *testing.T) {
 				}
 				instances[i] = w
 			}
-			require.Equal(t, len(instances), strings.Count(log.String(), test.remember), log)
+			require.Equal(t, len(instances), strings.Count(log.String(), name+" remembers"), log)
 			require.Equal(t, len(instances), strings.Count(log.String(), "\n"), log)
 
 			samples := webhooktest.Samples()
@@ -93,45 +88,10 @@ func TestStoreThatCannotBeUsed(t *testing.T) {
 // The program is ready only while the store answers.
 func TestReady(t *testing.T) {
 	captureLog(t)
-	url, kill := programtest.StartRedis(t)
-	w, err := New(environment(map[string]string{SecretVariable: secret, redisVariable: url}))
+	server := programtest.StartServer(t, servers.Redis)
+	w, err := New(environment(map[string]string{SecretVariable: secret, redisVariable: "unix://" + server.Address}))
 	require.NoError(t, err)
 	require.NoError(t, w.Ready(t.Context()))
-	kill()
+	require.NoError(t, server.Kill())
 	require.Error(t, w.Ready(t.Context()))
-}
-
-func startRedis(t *testing.T) (variable, url string) {
-	url, _ = programtest.StartRedis(t)
-	return redisVariable, url
-}
-
-// startPostgres starts a PostgreSQL server of its own, on a socket.
-func startPostgres(t *testing.T) (variable, url string) {
-	t.Helper()
-	dir := programtest.ShortDir(t)
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	require.NoError(t, err)
-	require.NotEmpty(t, found, "PostgreSQL is missing: apt-get install postgresql")
-	command := func(program string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(slices.Max(found), program), args...)
-		cmd.Dir = dir
-		if os.Getuid() == 0 { // PostgreSQL refuses to run as root
-			postgres, err := user.Lookup("postgres")
-			require.NoError(t, err)
-			uid, err := strconv.Atoi(postgres.Uid)
-			require.NoError(t, err)
-			require.NoError(t, os.Chown(dir, uid, -1))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid)}}
-		}
-		return cmd
-	}
-	data := filepath.Join(dir, "data")
-	out, err := command("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "-N").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	server := command("postgres", "-D", data, "-k", dir, "-h", "", "-F")
-	programtest.StartServer(t, server, filepath.Join(dir, ".s.PGSQL.5432"))
-	ready := func() bool { return command("pg_isready", "-h", dir).Run() == nil }
-	require.Eventually(t, ready, 30*time.Second, 20*time.Millisecond)
-	return databaseVariable, "postgres://postgres@/postgres?host=" + dir
 }

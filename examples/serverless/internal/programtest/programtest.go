@@ -8,11 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // Secret is the signing secret of all tests.
@@ -141,39 +142,17 @@ func (p *Program) AwaitPort(t *testing.T, port string) {
 	}, time.Minute, 10*time.Millisecond)
 }
 
-// StartRedis starts a redis-server of its own, and returns its URL.
-func StartRedis(t *testing.T) (url string, kill func()) {
-	t.Helper()
-	dir := ShortDir(t)
-	socket := filepath.Join(dir, "redis.sock")
-	cmd := exec.Command("redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
-	return "unix://" + socket, StartServer(t, cmd, socket)
-}
-
-// StartServer starts a server that listens on a socket, and kills it when the
+// StartServer starts a server of its own, such as [servers.Redis], until the
 // test ends.
-func StartServer(t *testing.T, cmd *exec.Cmd, socket string) (kill func()) {
+func StartServer(t *testing.T, start func(dir string) (*servers.Server, error)) *servers.Server {
 	t.Helper()
-	require.NoError(t, cmd.Start())
-	kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Signal(os.Interrupt) // PostgreSQL ends at once, and its own processes with it
-		_ = cmd.Wait()
-	})
-	t.Cleanup(kill)
-	require.Eventually(t, func() bool {
-		_, err := os.Stat(socket)
-		return err == nil
-	}, 30*time.Second, 10*time.Millisecond)
-	return kill
-}
-
-// ShortDir returns a directory for a socket, whose path has at most 107 bytes.
-func ShortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "store")
+	dir, err := os.MkdirTemp("", "store") // a short name: the path of a socket has at most 107 bytes
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	return dir
+	server, err := start(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Kill()) })
+	return server
 }
 
 // RequireNothingPersonal fails the test if a log has a secret or an address.
