@@ -23,9 +23,9 @@
 // Each webhook has a secret of its own: put commas between several.
 //
 // /healthz answers 200 while the program runs, and /readyz while it takes
-// deliveries. At SIGTERM /readyz answers 503 first. The program takes deliveries
-// for 5 more seconds (-drain), answers those that have begun, and ends within 35
-// seconds. A second SIGTERM ends it at once.
+// deliveries. At SIGTERM /readyz answers 503 first. The program takes
+// deliveries for 5 more seconds (-drain), answers those that have begun, and
+// ends within 35 seconds. A second SIGTERM ends it at once.
 package main
 
 import (

@@ -1,13 +1,13 @@
 // Lambda receives Mailtrap's webhooks in an AWS Lambda function. In front of it
-// is a function URL, an API Gateway or an Application Load Balancer: the program
-// serves all of them.
+// is a function URL, an API Gateway or an Application Load Balancer: the
+// program serves all of them.
 //
 //	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -tags lambda.norpc -o bootstrap ./lambda
 //	zip function.zip bootstrap
 //
 // These commands make what the runtime provided.al2023 needs on arm64. The
-// function needs MAILTRAP_SIGNING_SECRET in its environment, and DATABASE_URL or
-// REDIS_URL. Set its timeout to 30 seconds: Lambda's default of 3 leaves
+// function needs MAILTRAP_SIGNING_SECRET in its environment, and DATABASE_URL
+// or REDIS_URL. Set its timeout to 30 seconds: Lambda's default of 3 leaves
 // callbacks 2.
 //
 // Mailtrap's signature is not AWS's, so nothing in front may ask for one:

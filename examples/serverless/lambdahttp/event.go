@@ -64,8 +64,8 @@ func read[T any](payload []byte, convert func(T) event) (event, error) {
 
 // ofVersion2 reads an event of a function URL, or of an HTTP API with payload
 // format 2.0. The names of headers are in lower case, and several values are
-// joined with commas. The body is base64 if the Content-Type is neither JSON nor
-// text, so that JSON Lines are.
+// joined with commas. The body is base64 if the Content-Type is neither JSON
+// nor text, so that JSON Lines are.
 func ofVersion2(req events.APIGatewayV2HTTPRequest) event {
 	return event{
 		method:   req.RequestContext.HTTP.Method,
@@ -78,10 +78,10 @@ func ofVersion2(req events.APIGatewayV2HTTPRequest) event {
 	}
 }
 
-// ofVersion1 reads an event of a REST API, or of an HTTP API with payload format
-// 1.0. The names of headers come as the client wrote them. The body is base64 if
-// the API's binaryMediaTypes list the Content-Type. Any other body is text,
-// which keeps the signed bytes if they are UTF-8.
+// ofVersion1 reads an event of a REST API, or of an HTTP API with payload
+// format 1.0. The names of headers come as the client wrote them. The body is
+// base64 if the API's binaryMediaTypes list the Content-Type. Any other body is
+// text, which keeps the signed bytes if they are UTF-8.
 func ofVersion1(req events.APIGatewayProxyRequest) event {
 	return event{
 		method:       req.HTTPMethod,

@@ -2,11 +2,11 @@
 // -listen :8080 in a container. Google Cloud replaces it with its own main
 // function.
 //
-// Deliveries come in at /MailtrapWebhook, at the port PORT. /healthz answers 200
-// while the program runs, and /readyz while it takes deliveries and its store
-// answers. At SIGTERM /readyz answers 503 first. The program takes deliveries
-// for 5 more seconds (-drain), answers those that have begun, and ends within 35
-// seconds. A second SIGTERM ends it at once.
+// Deliveries come in at /MailtrapWebhook, at the port PORT. /healthz answers
+// 200 while the program runs, and /readyz while it takes deliveries and its
+// store answers. At SIGTERM /readyz answers 503 first. The program takes
+// deliveries for 5 more seconds (-drain), answers those that have begun, and
+// ends within 35 seconds. A second SIGTERM ends it at once.
 package main
 
 import (
@@ -25,8 +25,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/cloudfunctions"
 )
 
-// shutdownTimeout is more than a delivery takes: the webhook answers within 29.5
-// seconds.
+// shutdownTimeout is more than a delivery takes: the webhook answers within
+// 29.5 seconds.
 const shutdownTimeout = 30 * time.Second
 
 func main() {
