@@ -1,6 +1,7 @@
 package webhooktest_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -258,6 +259,7 @@ func TestDeliverDoesNotWaitForTheEndOfAnotherProtocol(t *testing.T) {
 			return
 		}
 		defer conn.Close()
+		_, _ = http.ReadRequest(bufio.NewReader(conn))
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
 		_, _ = io.Copy(io.Discard, conn) // until the client hangs up
 	}()
