@@ -57,13 +57,19 @@ var errHungUp = errors.New("hung up on purpose by FaultLate")
 // newBody returns the body of an attempt.
 func (d *delivery) newBody(ctx context.Context, number int, hangUp context.CancelCauseFunc) io.Reader {
 	switch half, last := len(d.body)/2, len(d.body)-1; {
-	case number > 1 || last < 0:
-	case d.Fault == FaultLate:
+	case last < 0:
+	case d.Fault == FaultLate && number == 1:
 		return &stagedBody{head: d.body[:half], between: func() error {
 			hangUp(errHungUp)
 			return io.ErrUnexpectedEOF
 		}}
-	case d.Fault == FaultTwice:
+	case d.Fault == FaultLate && number == 2:
+		return &stagedBody{head: d.body[:last], tail: d.body[last:], between: func() error {
+			// The last byte leaves at once, and the receiver begins to work.
+			time.AfterFunc(d.hangUpAfter, func() { hangUp(errHungUp) })
+			return nil
+		}}
+	case d.Fault == FaultTwice && number == 1:
 		return &stagedBody{head: d.body[:last], tail: d.body[last:], between: func() error { return d.awaitBoth(ctx) }}
 	}
 	return bytes.NewReader(d.body)

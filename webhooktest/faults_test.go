@@ -215,6 +215,9 @@ func TestFaultLateHangsUpTwice(t *testing.T) {
 				body, err := io.ReadAll(r.Body)
 				requests = append(requests, request{len(body), err})
 				ended = append(ended, r.Context().Done())
+				if len(requests) == 2 { // it works for as long as somebody waits
+					<-r.Context().Done()
+				}
 				done <- struct{}{}
 			})
 			body := webhooktest.Body(mw.FormatJSON, webhooktest.Sample("open"))
@@ -247,6 +250,33 @@ func TestFaultLateHangsUpTwice(t *testing.T) {
 					require.EqualError(t, a.Err, "hung up on purpose by FaultLate")
 				}
 			}
+		})
+	}
+}
+
+// The second attempt ends while the receiver works, or with its answer.
+func TestFaultLateDoesNotWaitForLong(t *testing.T) {
+	for work, want := range map[time.Duration]time.Duration{
+		0: 0, 49 * time.Millisecond: 49 * time.Millisecond, 2 * time.Second: 50 * time.Millisecond,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := webhooktest.Mailtrap{
+				Secret: signingSecret, Fault: webhooktest.FaultLate,
+				Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					_, _ = io.ReadAll(r.Body)
+					select {
+					case <-time.After(work):
+					case <-r.Context().Done():
+					}
+				}),
+			}
+			result, err := m.Deliver(t.Context(), []byte("{}"))
+			require.NoError(t, err)
+			require.NoError(t, result.Err())
+			require.Len(t, result.Attempts, 3)
+			require.Equal(t, want, result.Attempts[1].Duration)
+			require.EqualError(t, result.Attempts[1].Err, "hung up on purpose by FaultLate")
+			require.Equal(t, work, result.Attempts[2].Duration)
 		})
 	}
 }

@@ -32,7 +32,10 @@ const (
 	FaultTwice Fault = "twice"
 
 	// FaultLate hangs up on the receiver twice: first in the middle of the
-	// body, then when the whole body is sent but not yet answered.
+	// body, then while the receiver works. The second time it sends the
+	// whole body and waits 50 ms, or until the answer if that is sooner. The
+	// next attempt may find the receiver still at work: leave it an Interval
+	// in which it can end.
 	FaultLate Fault = "late"
 
 	// FaultBroken puts an unreadable element in the place of the second
@@ -95,6 +98,10 @@ type Mailtrap struct {
 	// OnAttempt is called when an attempt has ended, if it is not nil. The
 	// copies of FaultTwice call it at the same time.
 	OnAttempt func(Attempt)
+
+	// hangUpAfter is how long the receiver works before FaultLate hangs up.
+	// 0 is 50 ms.
+	hangUpAfter time.Duration
 }
 
 // Deliver sends a body until it is acknowledged or Mailtrap gives up. It
@@ -133,6 +140,7 @@ func (m *Mailtrap) newDelivery(body []byte) (*delivery, error) {
 	}
 	d.Speed = cmp.Or(m.Speed, 1)
 	d.TimeLimit = cmp.Or(m.TimeLimit, 30*time.Second)
+	d.hangUpAfter = cmp.Or(m.hangUpAfter, 50*time.Millisecond)
 	if d.Retries == 0 {
 		d.Retries = 40
 		if m.Inbound {

@@ -20,10 +20,11 @@ type Receiver struct {
 	Secret string
 
 	// Count returns how often the effect of an event has come about, such
-	// as the number of rows or emails that it led to. It returns 0 for an
-	// event that Handler has not seen, and a negative number if Handler
-	// ignores all events of its kind. It is called while Handler runs.
-	// Required.
+	// as the number of rows or emails that it led to. Look the event up by
+	// its Key, or by its name and ids together: events may share an id.
+	// Count returns 0 for an event that Handler has not seen, and a negative
+	// number if Handler ignores all events of its kind. It is called while
+	// Handler runs. Required.
 	Count func(ev mailtrapwebhook.Event) int
 }
 
@@ -88,6 +89,8 @@ var subtests = []struct {
 	{"altered", (*subtest).refusesAltered},
 	{"repeated after 200", (*subtest).handlesRepeated},
 	{"repeated after a failure", (*subtest).handlesFailed},
+	{"repeated among new events", (*subtest).handlesAmongNew},
+	{"shared ids", (*subtest).handlesSharedIDs},
 	{"twice at once", (*subtest).handlesTwice},
 	{"500 events", (*subtest).handlesWholeBatch},
 	{"every kind", (*subtest).handlesEveryKind},
@@ -108,8 +111,11 @@ func testReceiver(t *testing.T, r Receiver, lim limits) {
 		if run.stuck.Load() {
 			t.Fatal("the other subtests were not run: each would wait as long for an answer")
 		}
+		if run.hopeless {
+			t.Fatal("the other subtests were not run: each would fail for the same cause")
+		}
 		if s.name == "JSON Lines" && !run.readable {
-			t.Fatal("the other subtests were not run: the receiver reads neither format")
+			t.Fatal("the other subtests were not run: no event has an effect in either format")
 		}
 	}
 	run.checkAgain(t)

@@ -17,6 +17,7 @@ import (
 func TestReceiverPassesRightReceivers(t *testing.T) {
 	for name, newReceiver := range rightReceivers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			testReceiver(t, newReceiver(t), limits{answer: 30 * time.Second, effect: 10 * time.Second})
 		})
 	}
@@ -24,6 +25,7 @@ func TestReceiverPassesRightReceivers(t *testing.T) {
 
 // Each wrong receiver fails the subtests that it is meant to fail, and no other.
 func TestReceiverFailsWrongReceivers(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	outputs := make(map[string]string)
 	var all sync.WaitGroup

@@ -212,14 +212,14 @@ func (p *plainReceiver) handleOnce(events []mailtrapwebhook.Event) error {
 }
 
 // A standardReceiver uses nothing but the standard library. It handles sending
-// events and keeps one event for each id.
+// events and keeps each once.
 type standardReceiver struct {
 	mu     sync.Mutex
-	events map[string]string // names by event id
+	events map[standardEvent]bool
 }
 
 func newStandardReceiver() Receiver {
-	s := &standardReceiver{events: make(map[string]string)}
+	s := &standardReceiver{events: make(map[standardEvent]bool)}
 	return Receiver{s, testSecret, func(ev mailtrapwebhook.Event) int {
 		sending, ok := ev.(*mailtrapwebhook.SendingWebhookEvent)
 		if !ok {
@@ -227,7 +227,7 @@ func newStandardReceiver() Receiver {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.events[sending.EventID] != sending.Name() {
+		if !s.events[standardEvent{sending.Name(), sending.MessageID, sending.EventID}] {
 			return 0
 		}
 		return 1
@@ -235,8 +235,9 @@ func newStandardReceiver() Receiver {
 }
 
 type standardEvent struct {
-	Event   string `json:"event"`
-	EventID string `json:"event_id"`
+	Event     string `json:"event"`
+	MessageID string `json:"message_id"`
+	EventID   string `json:"event_id"`
 }
 
 func (s *standardReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -260,7 +261,7 @@ func (s *standardReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		for _, ev := range append(lineOrAll.Events, lineOrAll.standardEvent) {
-			s.events[ev.EventID] = ev.Event
+			s.events[ev] = true
 		}
 	}
 }

@@ -38,30 +38,37 @@ type Attempt struct {
 // Err returns nil if the receiver did well: it acknowledged the delivery, or
 // refused a forged one. Else it says what the receiver does wrong and what to
 // change.
-func (r Result) Err() error {
+func (r Result) Err() error { return r.err(advice) }
+
+// err is Err with other advice. The status is 0 if there was no answer.
+func (r Result) err(advice func(status int) string) error {
 	if r.Acknowledged && !r.forged {
 		return nil
 	}
 	if len(r.Attempts) == 0 {
 		return errors.New("webhooktest: nothing was sent: call Deliver")
 	}
-	failed := r.Attempts[len(r.Attempts)-1]
-	for _, a := range slices.Backward(r.Attempts) {
-		if a.Status != http.StatusOK { // another copy may have been acknowledged later
-			failed = a
-			break
-		}
-	}
+	failed := r.failed()
 	switch {
 	case errors.Is(failed.Err, context.DeadlineExceeded):
 		return fmt.Errorf("webhooktest: the receiver is too slow:"+
 			" store the events, answer 200, and work on them later (%w)", failed.Err)
 	case failed.Err != nil:
-		return fmt.Errorf("webhooktest: the receiver gives no answer: check that it runs, and where URL leads (%w)", failed.Err)
+		return fmt.Errorf("webhooktest: the receiver gives no answer: %s (%w)", advice(0), failed.Err)
 	case r.forged:
 		return forgedErr(failed.Status)
 	}
 	return fmt.Errorf("webhooktest: the receiver answers %d: %s", failed.Status, advice(failed.Status))
+}
+
+// failed returns the last attempt that was not acknowledged.
+func (r Result) failed() Attempt {
+	for _, a := range slices.Backward(r.Attempts) {
+		if a.Status != http.StatusOK { // another copy may have been acknowledged later
+			return a
+		}
+	}
+	return r.Attempts[len(r.Attempts)-1]
 }
 
 // forgedErr judges the answer to a forged delivery.
@@ -78,6 +85,7 @@ func forgedErr(status int) error {
 
 // statusAdvice says what to change in a receiver that answers so.
 var statusAdvice = map[int]string{
+	0:                                "check that it runs, and where URL leads",
 	http.StatusBadRequest:            "check that it has this signing secret, and verifies the body byte for byte as received",
 	http.StatusUnauthorized:          "put the user name and password, or the token, into the webhook's URL",
 	http.StatusForbidden:             "let Mailtrap's addresses through, and exempt the path from login and CSRF checks",

@@ -91,9 +91,13 @@ func newSample(name, members string) mailtrapwebhook.Event {
 		"$event", randomUUID(),
 		"$id", randomID(),
 	).Replace(`{"event":` + strconv.Quote(name) + `,` + members + `}`)
+	return parseSample(text)
+}
+
+func parseSample(text string) mailtrapwebhook.Event {
 	events, err := mailtrapwebhook.Parse([]byte(text))
 	if err != nil {
-		panic(err)
+		panic(err) // a sample is JSON
 	}
 	return events[0]
 }

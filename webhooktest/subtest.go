@@ -25,6 +25,7 @@ type receiverTest struct {
 	format   mailtrapwebhook.Format // of the deliveries
 	readable bool                   // whether the receiver reads that format
 	stuck    atomic.Bool            // whether the receiver gave no answer in time
+	hopeless bool                   // whether every subtest fails for the same cause
 	outcomes []outcome
 }
 
@@ -186,8 +187,14 @@ func (t *subtest) post(m *Mailtrap, body []byte) Result {
 // acknowledged. what names the delivery.
 func (t *subtest) mustDeliver(m *Mailtrap, what string, events ...mailtrapwebhook.Event) {
 	t.Helper()
-	if err := t.deliver(m, events...).Err(); err != nil {
-		t.Fatal(sentence(what, err))
+	t.mustAcknowledge(what, t.deliver(m, events...))
+}
+
+// mustAcknowledge ends the subtest if a delivery was not acknowledged.
+func (t *subtest) mustAcknowledge(what string, result Result) {
+	t.Helper()
+	if err := result.err(handlerAdvice); err != nil {
+		t.Fatalf("for %s, %s", what, strings.TrimPrefix(err.Error(), "webhooktest: "))
 	}
 }
 
@@ -198,9 +205,28 @@ func (t *subtest) awaitEnded(n int32) {
 	}
 }
 
-// sentence returns what an error of [Result] says about a delivery.
-func sentence(what string, err error) string {
-	return "for " + what + ", " + strings.TrimPrefix(err.Error(), "webhooktest: ")
+// handlerAdvice is advice for a Handler, which TestReceiver gives its URL.
+func handlerAdvice(status int) string {
+	const path = `wrap the Handler in one that sets r.URL.Path to your webhook's path, because TestReceiver requests "/"`
+	switch {
+	case status == 0:
+		return "let the Handler write a status and return"
+	case status == http.StatusUnauthorized:
+		return "wrap the Handler in one that adds the password with r.SetBasicAuth, or the token to r.URL.RawQuery"
+	case status == http.StatusMethodNotAllowed:
+		return "accept POST. If the path is not yours, " + path
+	case status == http.StatusNotFound || status/100 == 3:
+		return path
+	}
+	return advice(status)
+}
+
+// answer says how a delivery was answered that was not acknowledged.
+func answer(result Result) string {
+	if failed := result.failed(); failed.Err == nil {
+		return fmt.Sprintf("was answered %d", failed.Status)
+	}
+	return "got no answer"
 }
 
 // fresh returns new events of a kind that the receiver handles. It is always
@@ -216,8 +242,12 @@ func (t *subtest) fresh(n int) []mailtrapwebhook.Event {
 // await waits until each event has had its effect. It returns those that have
 // none.
 func (t *subtest) await(events []mailtrapwebhook.Event) []mailtrapwebhook.Event {
+	return t.awaitFor(t.effect, events)
+}
+
+func (t *subtest) awaitFor(limit time.Duration, events []mailtrapwebhook.Event) []mailtrapwebhook.Event {
 	missing := slices.Clone(events)
-	deadline := time.Now().Add(t.effect)
+	deadline := time.Now().Add(limit)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		missing = slices.DeleteFunc(missing, func(ev mailtrapwebhook.Event) bool { return t.Count(ev) > 0 })
 		if len(missing) == 0 || time.Now().After(deadline) {
@@ -232,7 +262,8 @@ func (t *subtest) await(events []mailtrapwebhook.Event) []mailtrapwebhook.Event 
 func (t *subtest) wantOnce(lost, repeated string, events ...mailtrapwebhook.Event) {
 	t.Helper()
 	if missing := t.await(events); len(missing) > 0 {
-		t.Fatalf("%d of %d events had no effect within %v: %s", len(missing), len(events), t.effect, lost)
+		t.Fatalf("%d of %d events had no effect within %v: %s (the first has the key %s)",
+			len(missing), len(events), t.effect, lost, missing[0].Key())
 	}
 	t.wantAtMost(1, repeated, events)
 }

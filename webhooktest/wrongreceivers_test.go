@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,7 +46,7 @@ func wrapped(wrap func(p *plainReceiver) http.HandlerFunc) func(*testing.T) Rece
 var wrongReceivers = map[string]wrongReceiver{
 	"reads lines only": {
 		[]string{"JSON"},
-		`3 of 3 events had no effect within 300ms: read the events from the "events" array of the body`,
+		`3 of 3 events had no effect: read the events from the "events" array of the body. If the receiver reads them`,
 		wrong(func(p *plainReceiver) { p.parse = parseLines }),
 	},
 	"reads an envelope only": {
@@ -102,13 +103,54 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"marks a delivery before it is handled": {
 		[]string{"repeated after a failure"},
-		"3 of 3 events had no effect within 300ms: mark an event as handled only when it is",
+		"events had no effect within 300ms: mark an event as handled only when it is",
 		wrapped(skipSeen),
 	},
 	"marks a delivery before it is handled, on a busy machine": {
 		[]string{"repeated after a failure"},
-		"3 of 3 events had no effect within 300ms: mark an event as handled only when it is",
+		"events had no effect within 300ms: mark an event as handled only when it is",
 		wrapped(skipSeenLate),
+	},
+	"gives up when Mailtrap hangs up": {
+		[]string{"repeated after a failure"},
+		"The context of a request ends when Mailtrap hangs up: let no event be lost by that",
+		wrapped(giveUp(10 * time.Millisecond)),
+	},
+	"gives up at once when Mailtrap hangs up": {
+		[]string{"repeated after a failure"},
+		"The context of a request ends when Mailtrap hangs up: let no event be lost by that",
+		wrapped(giveUp(time.Millisecond)),
+	},
+	"handles one event of each kind of a message": {
+		[]string{"shared ids"},
+		"1 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
+		wrong(known(func(ev *mailtrapwebhook.SendingWebhookEvent) string { return ev.Name() + ev.MessageID })),
+	},
+	"handles one event of each message": {
+		[]string{"shared ids"},
+		"2 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
+		wrong(known(func(ev *mailtrapwebhook.SendingWebhookEvent) string { return ev.MessageID })),
+	},
+	"handles one event of each event id": {
+		[]string{"shared ids"},
+		"1 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
+		wrong(known(func(ev *mailtrapwebhook.SendingWebhookEvent) string { return ev.EventID })),
+	},
+	"remembers the first event of each delivery": {
+		[]string{"repeated among new events"},
+		"1 of 4 events had no effect within 300ms: handle the new events of a delivery that also has a handled one",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error { return p.handleUnless(events[0], events) }
+		}),
+	},
+	"remembers the last event of each delivery": {
+		[]string{"repeated among new events"},
+		"an event had its effect more than once: remember the Key of each event that you have handled",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				return p.handleUnless(events[len(events)-1], events)
+			}
+		}),
 	},
 	"looks and acts and then marks": {
 		[]string{"twice at once"},
@@ -129,7 +171,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"reads 64 KiB": {
 		[]string{"500 events"},
-		"bytes was not acknowledged: read the whole body, and handle all its events within 30s",
+		"bytes was answered 400: read the whole body, and handle all its events within 30s",
 		wrong(func(p *plainReceiver) {
 			p.read = func(body io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(body, 64<<10)) }
 		}),
@@ -154,7 +196,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"refuses unknown kinds": {
 		[]string{"unknown kinds"},
-		"a delivery with an event of an unknown kind was not acknowledged: acknowledge an event that you do not know",
+		"a delivery with an event of an unknown kind was answered 422: acknowledge an event that you do not know",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
 				for _, ev := range events {
@@ -168,7 +210,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"wants a name": {
 		[]string{"unknown kinds"},
-		`a delivery with an event without the field "event" was not acknowledged`,
+		`a delivery with an event without the field "event" was answered 422`,
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
 				for _, ev := range events {
@@ -197,7 +239,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"decodes strictly": {
 		[]string{"odd fields"},
-		"a delivery with an event whose custom_variables is [] was not acknowledged: acknowledge an event with an odd field",
+		"a delivery with an event whose custom_variables is [] was answered 422: acknowledge an event with an odd field",
 		wrong(func(p *plainReceiver) { p.parse = parseStrictly }),
 	},
 	"answers 202": {
@@ -211,6 +253,47 @@ var wrongReceivers = map[string]wrongReceiver{
 		wrapped(reportRepeated),
 	},
 
+	// One cause, told once.
+	"stores bounces only": {
+		[]string{"JSON"},
+		`events of the kinds "delivery", "open", "click", "unsubscribe", "spam", "soft bounce", "suspension", "reject", ` +
+			`"activity_log.user.updated", "activity_log.user.login", "activity_log.sandbox.updated", ` +
+			`"inbound.message_received" had no effect, and those of other kinds had: ` +
+			"let Count return a negative number for the kinds that the receiver ignores, " +
+			"and find the others under their keys, such as delivery/",
+		wrong(func(p *plainReceiver) {
+			p.act = func(ev mailtrapwebhook.Event) {
+				if ev.Name() == "bounce" {
+					p.add(ev)
+				}
+			}
+		}),
+	},
+	"has a Count that finds nothing": {
+		[]string{"JSON", "JSON Lines"},
+		"let Count find them under their keys, such as delivery/",
+		withField(func(r *Receiver) { r.Count = func(mailtrapwebhook.Event) int { return 0 } }),
+	},
+	"has a path": {
+		[]string{"JSON"},
+		`the receiver answers 404: wrap the Handler in one that sets r.URL.Path to your webhook's path, ` +
+			`because TestReceiver requests "/"`,
+		withField(func(r *Receiver) {
+			mux := http.NewServeMux()
+			mux.Handle("/webhooks/mailtrap", r.Handler)
+			r.Handler = mux
+		}),
+	},
+	"has a password": {
+		[]string{"JSON"},
+		"the receiver answers 401: wrap the Handler in one that adds the password with r.SetBasicAuth",
+		func(t *testing.T) Receiver {
+			return handlerReceiver(t, func(h *mailtrapwebhook.Handler) {
+				h.Guards = []mailtrapwebhook.Guard{mailtrapwebhook.BasicAuth("mailtrap", "a password")}
+			})
+		},
+	},
+
 	// More than one fault, or none that a subtest is about.
 	"verifies nothing": {
 		[]string{"forged", "unsigned", "altered"},
@@ -218,7 +301,7 @@ var wrongReceivers = map[string]wrongReceiver{
 		wrong(func(p *plainReceiver) { p.verify = func([]byte, http.Header) bool { return true } }),
 	},
 	"repeats what is repeated": {
-		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
+		[]string{"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once"},
 		"an event had its effect more than once: remember the Key",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
@@ -230,13 +313,13 @@ var wrongReceivers = map[string]wrongReceiver{
 		}),
 	},
 	"queues what is repeated": {
-		[]string{"repeated after 200", "repeated after a failure", "twice at once"},
+		[]string{"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once"},
 		"an event had its effect more than once: remember the Key",
 		func(t *testing.T) Receiver { return queueReceiver(t, mailtrapwebhook.NoDedup) },
 	},
 	"reads neither format": {
 		[]string{"JSON", "JSON Lines"},
-		"the other subtests were not run: the receiver reads neither format",
+		"the other subtests were not run: no event has an effect in either format",
 		wrong(func(p *plainReceiver) {
 			p.parse = func([]byte) ([]mailtrapwebhook.Event, error) { return nil, errors.New("unreadable") }
 		}),
@@ -377,6 +460,73 @@ func skipSeenLate(p *plainReceiver) http.HandlerFunc {
 			time.Sleep(30 * time.Millisecond)
 		}
 		skip(w, r)
+	}
+}
+
+// known returns a fault: the receiver knows a sending event by an id that is not
+// its own.
+func known(id func(*mailtrapwebhook.SendingWebhookEvent) string) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		p.handle = func(events []mailtrapwebhook.Event) error {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			for _, ev := range events {
+				key := ev.Key()
+				if sending, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok {
+					key = id(sending)
+				}
+				if !p.handled[key] {
+					p.handled[key] = true
+					p.act(ev)
+				}
+			}
+			return nil
+		}
+	}
+}
+
+// handleUnless handles the events unless one of them, which stands for all, was
+// handled before.
+func (p *plainReceiver) handleUnless(one mailtrapwebhook.Event, events []mailtrapwebhook.Event) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.handled[one.Key()] {
+		return nil
+	}
+	p.handled[one.Key()] = true
+	for _, ev := range events {
+		p.act(ev)
+	}
+	return nil
+}
+
+// giveUp marks the events of a delivery and handles them only if Mailtrap is
+// still there when the work is done.
+func giveUp(work time.Duration) func(p *plainReceiver) http.HandlerFunc {
+	return func(p *plainReceiver) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			body, err := p.read(r.Body)
+			if err != nil || !p.verify(body, r.Header) {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			events, _ := p.parse(body)
+			p.mu.Lock()
+			events = slices.DeleteFunc(events, func(ev mailtrapwebhook.Event) bool { return p.handled[ev.Key()] })
+			for _, ev := range events {
+				p.handled[ev.Key()] = true
+			}
+			p.mu.Unlock()
+			select {
+			case <-r.Context().Done():
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			case <-time.After(work):
+			}
+			for _, ev := range events {
+				p.act(ev)
+			}
+		}
 	}
 }
 
