@@ -195,7 +195,7 @@ func (t *subtest) handlesFailed() {
 	// proxy makes a 500 of the third answer. The second attempt ends while the
 	// receiver works, each time later, until the receiver is sooner.
 	var all []mailtrapwebhook.Event
-	for late := time.Millisecond; ; late *= 2 {
+	for late := 200 * time.Microsecond; ; late *= 2 {
 		events := t.fresh(3)
 		took := t.failThrice(late, events)
 		all = append(all, events...)

@@ -109,11 +109,9 @@ func (p player) mailtrap(body []byte) *webhooktest.Mailtrap {
 	m := &webhooktest.Mailtrap{Secret: p.secret, Fault: p.fault, Speed: p.speed, Inbound: isInbound(body)}
 	switch {
 	case p.retries:
-	case p.fault == webhooktest.FaultLate:
-		m.Retries, m.Interval = 2, time.Millisecond // it hangs up twice
-	case p.fault == webhooktest.FaultTwice:
-		// A receiver does well to answer 503 to the second copy while it
-		// works on the first.
+	case p.fault == webhooktest.FaultLate, p.fault == webhooktest.FaultTwice:
+		// A receiver does well to answer 503 while it still works on the
+		// attempt before, or on the other copy.
 		m.Retries, m.Interval = 10, 200*time.Millisecond
 	default:
 		m.Retries = -1
