@@ -114,7 +114,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	"works for long and gives up when Mailtrap hangs up": {
 		[]string{"repeated after a failure"},
 		"The context of a request ends when Mailtrap hangs up: let no event be lost by that",
-		wrapped(giveUp(100 * time.Millisecond)),
+		wrapped(giveUp(15 * time.Millisecond)),
 	},
 	"gives up when Mailtrap hangs up": {
 		[]string{"repeated after a failure"},
