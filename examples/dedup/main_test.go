@@ -26,6 +26,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/serve"
 )
 
 // replicaVariable makes the test binary run a replica of the receiver on the
@@ -85,7 +86,8 @@ func replica(store string) error {
 	}
 	fmt.Fprintf(os.Stderr, "listening on %s\n", listener.Addr())
 	handler := newHandler(verifier, &accountable{inner: dedup}, moody, slog.New(slog.DiscardHandler))
-	return serve(ctx, handler, listener)
+	server := &serve.Server{Webhook: handler, Ready: func(ctx context.Context) error { return ready(ctx, dedup) }}
+	return server.Serve(ctx, listener)
 }
 
 // moody prints a line for an event, fails, or panics.
@@ -253,6 +255,36 @@ func TestProcessesShareTheStore(t *testing.T) {
 	}
 }
 
+// The program is ready only while its store answers.
+func TestReady(t *testing.T) {
+	for _, store := range stores(t) {
+		t.Run(store.name, func(t *testing.T) {
+			dedup, closeStore, err := openStore(t.Context(), store.url)
+			require.NoError(t, err)
+			defer closeStore()
+			require.NoError(t, ready(t.Context(), dedup))
+		})
+	}
+	url := stores(t)[1].url
+	dedup, closeStore, err := openStore(t.Context(), url)
+	require.NoError(t, err)
+	defer closeStore()
+	p := startProgram(t, secretOnly, "-store", url)
+	probe := func() int {
+		resp, err := http.Get(p.url + "/readyz")
+		require.NoError(t, err)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	require.Equal(t, http.StatusOK, probe())
+	require.NoError(t, postgresServer.Kill())
+	require.Equal(t, http.StatusServiceUnavailable, probe())
+	require.Error(t, ready(t.Context(), dedup))
+	require.NoError(t, postgresServer.Start())
+	require.Eventually(t, func() bool { return probe() == http.StatusOK }, time.Minute, 10*time.Millisecond)
+	p.end(t)
+}
+
 // A program is the program, running in this process.
 type program struct {
 	url    string
@@ -266,7 +298,7 @@ func startProgram(t *testing.T, getenv func(string) string, args ...string) *pro
 	p := &program{cancel: cancel, status: make(chan int, 1)}
 	read, stderr := io.Pipe()
 	go func() {
-		p.status <- run(ctx, append(args, "-listen", "127.0.0.1:0"), getenv, &p.stdout, stderr)
+		p.status <- run(ctx, append(args, "-listen", "127.0.0.1:0", "-drain", "0"), getenv, &p.stdout, stderr)
 		stderr.Close()
 	}()
 	line, err := bufio.NewReader(read).ReadString('\n')
@@ -288,7 +320,7 @@ func (p *program) end(t *testing.T) string {
 
 func secretOnly(name string) string {
 	if name == secretVariable {
-		return replicas.Secret + "\n"
+		return "another," + replicas.Secret + "\n"
 	}
 	return ""
 }
@@ -303,6 +335,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 		want   string
 	}{
 		{"without a secret", []string{"-store", sqlite}, none, "set MAILTRAP_SIGNING_SECRET"},
+		{"with a blank secret among others", []string{"-store", sqlite}, func(string) string { return "secret," }, "missing or blank"},
 		{"without a store", nil, secretOnly, "-store is missing"},
 		{"with an argument", []string{"-store", sqlite, "more"}, secretOnly, `unexpected argument "more"`},
 		{"with an unknown flag", []string{"-stor", sqlite}, secretOnly, "-stor"},
