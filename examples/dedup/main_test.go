@@ -33,6 +33,9 @@ import (
 // store that the variable names.
 const replicaVariable = "DEDUP_TEST_REPLICA"
 
+// slowVariable gives a replica the callback slowly in place of moody.
+const slowVariable = "DEDUP_TEST_SLOW"
+
 var redisServer, postgresServer *servers.Server
 
 func TestMain(m *testing.M) {
@@ -66,8 +69,8 @@ func stores(t *testing.T) []store {
 // wait that long for the events of a killed replica.
 const lease = 3 * time.Second
 
-// replica runs the receiver with a callback that fails now and then and prints
-// the events that it handles.
+// replica runs the receiver with a callback that prints the events that it
+// handles.
 func replica(store string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -85,7 +88,11 @@ func replica(store string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "listening on %s\n", listener.Addr())
-	handler := newHandler(verifier, &accountable{inner: dedup}, moody, slog.New(slog.DiscardHandler))
+	onEvent := moody
+	if os.Getenv(slowVariable) != "" {
+		onEvent = slowly
+	}
+	handler := newHandler(verifier, &accountable{inner: dedup}, onEvent, slog.New(slog.DiscardHandler))
 	server := &serve.Server{Webhook: handler, Ready: func(ctx context.Context) error { return ready(ctx, dedup) }}
 	return server.Serve(ctx, listener)
 }

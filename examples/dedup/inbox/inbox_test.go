@@ -212,6 +212,19 @@ func TestAllDiscardedJobsArePutBack(t *testing.T) {
 	require.Equal(t, n, db.count(t, "river_job WHERE state = 'available'"))
 }
 
+// River deletes what is done, after a day. What waits for a person stays.
+func TestDiscardedJobsAreKept(t *testing.T) {
+	db := newDatabase(t)
+	require.NoError(t, db.inbox(t, recordEffect, 0).store(t.Context(), delivery(replicas.NewBatches(t, 1, 3)[0].Events...)))
+	for id, state := range []string{"completed", "discarded", "cancelled"} {
+		db.exec(t, "UPDATE river_job SET state = $1, finalized_at = now() - interval '1 year' WHERE id = $2", state, id+1)
+	}
+	db.work(t, recordEffect)
+	require.Eventually(t, func() bool { return db.count(t, "river_job WHERE state = 'completed'") == 0 },
+		time.Minute, 20*time.Millisecond, "River's cleaner does not run")
+	require.Equal(t, 2, db.count(t, "river_job"))
+}
+
 func TestPurge(t *testing.T) {
 	db := newDatabase(t)
 	const hours = 20_000
