@@ -30,6 +30,9 @@ type batch struct {
 }
 
 func (x *exchange) newBatch(items []item) *batch {
+	for i := range items {
+		items[i].old = x.tooOld(items[i].event)
+	}
 	b := &batch{
 		h:       x.h,
 		log:     x.log,
@@ -45,13 +48,10 @@ func (x *exchange) newBatch(items []item) *batch {
 	return b
 }
 
-// keys returns the keys for Delivery.Keys.
-func (b *batch) keys() []string {
-	keys := make([]string, len(b.items))
-	for i := range b.items {
-		keys[i] = strings.Clone(b.items[i].key)
-	}
-	return keys
+// tooOld reports whether the event is older than GiveUpAfter. A time before
+// 2021 is a zero or a fault, and so is one in the future: neither is an age.
+func (x *exchange) tooOld(ev Event) bool {
+	return x.h.GiveUpAfter > 0 && ev.Time().Year() > 2020 && x.started.Sub(ev.Time()) > x.h.GiveUpAfter
 }
 
 // reserve asks the store which of the events are new.
@@ -62,13 +62,13 @@ func (b *batch) reserve(ctx context.Context) error {
 	if b.store.dedup == nil {
 		return nil
 	}
-	asked, keys := make([]*item, 0, len(b.items)), make([]string, 0, len(b.items))
+	asked := make([]*item, 0, len(b.items))
 	for i := range b.items {
 		if it := &b.items[i]; it.key != "" {
-			asked, keys = append(asked, it), append(keys, it.key)
+			asked = append(asked, it)
 		}
 	}
-	answers, err := b.store.reserve(ctx, keys, b.h.timeout()+leaseSlack)
+	answers, err := b.store.reserve(ctx, keysOf(asked), b.h.timeout()+leaseSlack)
 	if err != nil {
 		b.log.panicked(err)
 		return &refusalError{http.StatusServiceUnavailable,
@@ -108,20 +108,20 @@ func (b *batch) with(r result) []*item {
 	return items
 }
 
-// present shows the callbacks only the events that are theirs.
+// present shows the callbacks only the events that are theirs, with their keys.
 func (b *batch) present(d *Delivery) {
-	events, keys := d.Events[:0], d.Keys[:0]
+	events := d.Events[:0]
+	d.Keys = make([]string, 0, len(b.items))
 	for i := range b.items {
 		switch it := &b.items[i]; it.result {
 		case unstarted:
-			events, keys = append(events, it.event), append(keys, d.Keys[i])
+			events, d.Keys = append(events, it.event), append(d.Keys, strings.Clone(it.key))
 		case duplicate:
 			d.Duplicates++
 		}
 	}
 	clear(d.Events[len(events):])
-	clear(d.Keys[len(keys):])
-	d.Events, d.Keys = events, keys
+	d.Events = events
 }
 
 // callBack hands the events to OnEvent one by one, or to OnDelivery all at
@@ -222,7 +222,7 @@ func (b *batch) judge(it *item, err error, late bool) bool {
 		// Dropped while its abandoned callback still ran: the first outcome counts.
 	case err == nil:
 		it.result = handled
-	case !permanent && !b.tooOld(it):
+	case !permanent && !it.old:
 		it.result = failed
 		b.fail(failure{callback: b.callback(), key: it.key, err: err})
 	case b.h.OnDrop == nil:
@@ -245,12 +245,6 @@ func (it *item) noteRunning(err error, late bool) {
 		it.running++
 		it.late = true
 	}
-}
-
-// tooOld reports whether the event is older than GiveUpAfter. A time before
-// 2021 is a zero or a fault, and so is one in the future: neither is an age.
-func (b *batch) tooOld(it *item) bool {
-	return b.h.GiveUpAfter > 0 && it.time.Year() > 2020 && b.started.Sub(it.time) > b.h.GiveUpAfter
 }
 
 // A failure is why an event failed.

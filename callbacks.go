@@ -45,11 +45,12 @@ type calls struct {
 	// it is abandoned. What an abandoned call returns comes later, as late.
 	done func(i int, err error, late bool)
 
+	began time.Time     // of run, from which durations count
+	total time.Duration // after which no call may go on
+
 	mu      sync.Mutex
-	least   time.Duration // the shortest share that a call starts with
-	full    time.Duration // a share below this is too short to judge a call by
-	next    int           // the first call that has not started
-	cut     int           // the first call that failed with less than its share, or n
+	next    int // the first call that has not started
+	cut     int // the first call that failed with less than its share, or n
 	workers map[*worker]struct{}
 	idle    chan struct{} // closed when workers is empty
 }
@@ -57,10 +58,10 @@ type calls struct {
 // A worker makes one call after the other on a goroutine of its own.
 type worker struct {
 	call      int
-	ends      time.Time // when the context of its call ends
-	abandonAt time.Time
+	ends      time.Duration // when the context of its call ends
+	abandonAt time.Duration
 	calling   bool
-	cut       bool          // its call has less than the share of a call
+	cut       bool          // its call has too short a share to judge it by
 	abandoned chan struct{} // nil, or closed when errOverran has been handed on
 }
 
@@ -68,10 +69,8 @@ type worker struct {
 // longer start. The calls from next on have not started.
 func (c *calls) run(concurrency int) {
 	deadline, _ := c.ctx.Deadline()
-	total := time.Until(deadline)
-	// A quarter of a short time lets at least the first call start.
-	c.least = min(leastShare, c.share, total/4)
-	c.full = min(c.share, total/2)
+	c.began = time.Now()
+	c.total = deadline.Sub(c.began)
 	c.cut = c.n
 	c.workers = make(map[*worker]struct{})
 	c.idle = make(chan struct{})
@@ -114,8 +113,16 @@ func (c *calls) work(w *worker) {
 			c.replace(w)
 		}
 	}()
+	// A few contexts at a time save 3 % of a delivery. A callback that
+	// keeps one of them keeps all, and these few are small.
+	var contexts []callContext
 	for c.begin(w) {
-		ctx := &callContext{parent: c.ctx, ends: w.ends}
+		if len(contexts) == 0 {
+			contexts = make([]callContext, min(5, c.n-w.call))
+		}
+		ctx := &contexts[0]
+		contexts = contexts[1:]
+		ctx.parent, ctx.ends = c.ctx, c.began.Add(w.ends)
 		err := protect(func() error { return c.do(ctx, w.call) })
 		ctx.end()
 		if !c.end(w, err) {
@@ -128,24 +135,22 @@ func (c *calls) work(w *worker) {
 func (c *calls) begin(w *worker) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
-	share, ok := c.nextShare(now)
+	now := time.Since(c.began) // takes half as long as time.Now
+	share, ok := c.nextShare(c.total - now)
 	if !ok {
 		c.removeWorker(w)
 		return false
 	}
-	w.call, w.calling, w.cut = c.next, true, share < c.full
+	w.call, w.calling, w.cut = c.next, true, share < min(c.share, c.total/2)
 	c.next++
-	w.ends = now.Add(share)
-	w.abandonAt = w.ends.Add(min(grace, share/2))
+	w.ends = now + share
+	w.abandonAt = w.ends + min(grace, share/2)
 	return true
 }
 
-// nextShare returns how long the next call may take, and whether there is a
-// next call to start. The caller holds mu.
-func (c *calls) nextShare(now time.Time) (share time.Duration, ok bool) {
-	deadline, _ := c.ctx.Deadline()
-	left := deadline.Sub(now)
+// nextShare returns how long the next call may take when so much time is left,
+// and whether there is a next call to start. The caller holds mu.
+func (c *calls) nextShare(left time.Duration) (share time.Duration, ok bool) {
 	switch {
 	case c.next == c.n || left <= 0:
 		return 0, false
@@ -153,7 +158,8 @@ func (c *calls) nextShare(now time.Time) (share time.Duration, ok bool) {
 		return min(c.share, left), true // nobody waits for what this call leaves
 	default:
 		share = min(c.share, left/2)
-		return share, share >= c.least
+		// A quarter of a short time lets at least the first call start.
+		return share, share >= min(leastShare, c.share, c.total/4)
 	}
 }
 
@@ -193,12 +199,12 @@ func (c *calls) replace(w *worker) {
 // abandonOverrunning abandons the calls whose time is over. It returns how
 // long to wait before looking again.
 func (c *calls) abandonOverrunning() time.Duration {
-	now := time.Now()
+	now := time.Since(c.began)
 	wait := lookEvery
 	var overran []*worker
 	c.mu.Lock()
 	for w := range c.workers {
-		left := w.abandonAt.Sub(now)
+		left := w.abandonAt - now
 		switch {
 		case !w.calling:
 		case left > 0:

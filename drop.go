@@ -16,6 +16,9 @@ type drop struct {
 
 // drop asks OnDrop for each event that is to be dropped.
 func (b *batch) drop() {
+	if b.h.OnDrop == nil {
+		return // judge has dropped them
+	}
 	id := b.id + 1 // turns of their own: these calls have another order
 	items := b.h.turns.order(id, b.with(dropping))
 	if len(items) == 0 {

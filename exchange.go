@@ -199,7 +199,7 @@ func (x *exchange) decode() (fault, err error) {
 	}
 	x.batch = x.newBatch(newItems(d.Events, scope, body))
 	if handedOn {
-		d.Body, d.Keys = body, x.batch.keys()
+		d.Body = body
 	}
 	return fault, nil
 }
@@ -231,6 +231,7 @@ func (x *exchange) scope() (string, error) {
 
 // handleMalformed hands a delivery with a fault to OnMalformed.
 func (x *exchange) handleMalformed(fault error) error {
+	x.batch.present(x.delivery)
 	err, started := error(nil), false
 	c := &calls{
 		ctx: x.ctx, n: 1, share: x.h.timeout(),

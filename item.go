@@ -5,8 +5,8 @@ import (
 	"encoding/hex"
 	"hash/maphash"
 	"strconv"
+	"strings"
 	"sync"
-	"time"
 )
 
 // An item is an event of a delivery with what it is known by. That is kept
@@ -14,16 +14,16 @@ import (
 type item struct {
 	event  Event
 	key    string // with the scope; "" if nothing tells the event
-	time   time.Time
-	place  int   // in the delivery
-	err    error // of its callback
+	place  int    // in the delivery
+	err    error  // of its callback
 	result result
 	told   result // the result that the store knows, 0 for none
+	old    bool   // older than GiveUpAfter
 	// late means that its callback was abandoned, which counts as a failure.
 	late bool
 	// running is how many abandoned callbacks still have the event. Its lease
 	// must stay until they return.
-	running int
+	running int32
 }
 
 // A result is what has become of an event. Once a callback has had the event,
@@ -49,9 +49,7 @@ const (
 // equal keys, as Mailtrap's samples have.
 func newItems(events []Event, scope string, body []byte) []item {
 	items := make([]item, len(events))
-	for i, key := range ownKeys(events) {
-		items[i] = item{event: events[i], key: key, time: events[i].Time(), place: i, result: unstarted}
-	}
+	setKeys(items, events, scope)
 	repeated := repeatedKeys(items)
 	digest := sync.OnceValue(func() string {
 		sum := sha256.Sum256(body)
@@ -59,36 +57,32 @@ func newItems(events []Event, scope string, body []byte) []item {
 	})
 	for i := range items {
 		it := &items[i]
-		if it.key == "" {
-			continue
-		}
-		if repeated[it.key] || !hasIDs(it.event) {
+		if it.key != "" && (repeated[it.key] || !hasIDs(it.event)) {
 			it.key += "/" + digest() + "/" + strconv.Itoa(i)
-		}
-		if scope != "" {
-			it.key = scope + ":" + it.key
 		}
 	}
 	return items
 }
 
-// ownKeys returns the Key of each event. They are parts of one string, and who
-// hands one on must clone it. With the hashes of repeatedKeys this saves a
-// tenth of a delivery.
-func ownKeys(events []Event) []string {
+// setKeys makes an item of each event, with its Key behind the scope. The keys
+// are parts of one string, and who hands one on must clone it. With the hashes
+// of repeatedKeys this saves a tenth of a delivery.
+func setKeys(items []item, events []Event, scope string) {
 	const size = 100 // of the longest usual key
-	text := make([]byte, 0, size*len(events))
-	ends := make([]int, len(events))
+	if scope != "" {
+		scope += ":"
+	}
+	var all strings.Builder
+	all.Grow((len(scope) + size) * len(events))
+	var key []byte
 	for i, ev := range events {
-		text = ev.appendKey(text)
-		ends[i] = len(text)
+		from := all.Len()
+		if key = ev.appendKey(key[:0]); len(key) > 0 {
+			all.WriteString(scope)
+			all.Write(key)
+		}
+		items[i] = item{event: ev, key: all.String()[from:], place: i, result: unstarted}
 	}
-	all, from := string(text), 0
-	keys := make([]string, len(events))
-	for i, end := range ends {
-		keys[i], from = all[from:end], end
-	}
-	return keys
 }
 
 var keySeed = maphash.MakeSeed()

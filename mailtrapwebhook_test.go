@@ -459,21 +459,26 @@ func TestBodyStaysAsItWas(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
-// A program that is copied from the README compiles.
-func TestProgramsInREADMECompile(t *testing.T) {
-	t.Parallel() // go vet takes a while
+// The program in the README, the test of it, and the functions that are whole
+// work when they are copied.
+func TestProgramInREADMEPassesItsTest(t *testing.T) {
+	t.Parallel() // go test takes a while
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	programs := 0
-	for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
-		if !strings.HasPrefix(block[1], "package main") {
-			continue
-		}
-		programs++
-		file := filepath.Join(t.TempDir(), "main.go")
-		require.NoError(t, os.WriteFile(file, []byte(block[1]), 0o600))
-		out, err := exec.Command("go", "vet", file).CombinedOutput()
-		require.NoError(t, err, "%s", out)
+	programs := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindAllSubmatch(readme, -1)
+	require.Len(t, programs, 2)
+	functions := regexp.MustCompile("(?s)```go\n((?://[^\n]*\n)?func .*?)```").FindAllSubmatch(readme, -1)
+	require.Len(t, functions, 2)
+	library := "package main\nimport (\"context\"; \"database/sql\"; \"github.com/mailtrapwebhook/mailtrapwebhook\")\n"
+	for _, function := range functions {
+		library += string(function[1])
 	}
-	require.Positive(t, programs)
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "main.go"), filepath.Join(dir, "main_test.go"), filepath.Join(dir, "functions.go")}
+	for i, text := range []string{string(programs[0][1]), string(programs[1][1]), library} {
+		require.NoError(t, os.WriteFile(files[i], []byte(text), 0o600))
+	}
+	out, err := exec.Command("go", append([]string{"test", "-timeout", "1m"}, files...)...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Regexp(t, "^ok ", string(out))
 }

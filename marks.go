@@ -25,9 +25,9 @@ type storeCalls struct {
 func (s *storeCalls) lock()   { s.busy <- struct{}{} }
 func (s *storeCalls) unlock() { <-s.busy }
 
-// reserve returns nothing without a store, and else one answer for each key.
+// reserve returns one answer for each key.
 func (s *storeCalls) reserve(ctx context.Context, keys []string, lease time.Duration) ([]Reservation, error) {
-	if s.dedup == nil || len(keys) == 0 {
+	if len(keys) == 0 {
 		return nil, nil
 	}
 	s.lease = time.Now().Add(lease)
@@ -65,9 +65,6 @@ func (s *storeCalls) release(keys []string) {
 }
 
 func (s *storeCalls) call(failure string, f func(context.Context) error) bool {
-	if s.dedup == nil {
-		return true
-	}
 	timeout := storeTimeout
 	if left := time.Until(s.answerBy); left > 0 {
 		timeout = min(timeout, left/2) // the other half is for the call after this one
@@ -110,6 +107,9 @@ func (b *batch) markSoon() {
 
 // settle tells the store what has become of the events since the last time.
 func (b *batch) settle() {
+	if b.store.dedup == nil {
+		return
+	}
 	b.store.lock() // held over the calls, so that no two overlap
 	defer b.store.unlock()
 	done, undone := b.untold() // under the lock, or two calls could tell the same

@@ -14,7 +14,7 @@ import (
 const (
 	defaultRetention = 72 * time.Hour // Mailtrap retries for at most 24 hours; the rest covers a paused webhook
 	defaultMaxKeys   = 500_000
-	fewLeases        = 4096 // so few, at 50 bytes each, are not worth a sweep
+	fewLeases        = 4096 // so few, at 40 bytes each, are not worth a sweep
 )
 
 var errNoLease = errors.New("mailtrapwebhook: the lease is not positive: reserve keys for as long as a delivery takes")
@@ -42,11 +42,11 @@ type MemoryDeduplicator struct {
 
 	// Commit adds to the young generation. A turn makes it the old one, and
 	// forgets the old one whole: no key needs a time or a place in a queue.
-	young, old map[fingerprint]struct{}
-	began      time.Duration // when the young generation began
+	young, old map[uint64]uint64 // fingerprints, by their first half
+	began      time.Duration     // when the young generation began
 
-	leases  map[fingerprint]time.Duration // when each ends
-	sweepAt int                           // how many leases make reserve look for ended ones
+	leases  map[uint64]time.Duration // when each ends, by the first half
+	sweepAt int                      // how many leases make reserve look for ended ones
 }
 
 // A fingerprint stands for a key. Two of a million keys have the same one with a
@@ -54,8 +54,10 @@ type MemoryDeduplicator struct {
 // aim at seeds that never leave the process.
 //
 // Without pointers in the maps, garbage collection skips them. With a million
-// strings it takes 20 times as long.
-type fingerprint [2]uint64
+// strings it takes 20 times as long. Maps with integers as keys take a seventh
+// less time. Where the first halves of two keys are equal, the earlier key is
+// forgotten, or the later one is held: neither loses an event.
+type fingerprint struct{ first, second uint64 }
 
 // Reserve implements [Deduplicator]. It takes no key if ctx has ended or if
 // lease is not positive.
@@ -77,19 +79,16 @@ func (d *MemoryDeduplicator) Reserve(ctx context.Context, keys []string, lease t
 }
 
 func (d *MemoryDeduplicator) reserve(key fingerprint, now, end time.Duration) Reservation {
-	if _, ok := d.young[key]; ok {
+	if d.young[key.first] == key.second || d.old[key.first] == key.second {
 		return Handled
 	}
-	if _, ok := d.old[key]; ok {
-		return Handled
-	}
-	if now < d.leases[key] {
+	if now < d.leases[key.first] {
 		return Held
 	}
 	if len(d.leases) >= d.sweepAt {
 		d.sweep(now)
 	}
-	d.leases[key] = end
+	d.leases[key.first] = end
 	return Reserved
 }
 
@@ -110,12 +109,12 @@ func (d *MemoryDeduplicator) commit(key fingerprint, now time.Duration) {
 	// Only a new key may cause a turn: the keys that are forgotten by it then have
 	// MaxKeys others after them, and this one.
 	if len(d.young) >= cmp.Or(d.MaxKeys, defaultMaxKeys) {
-		if _, ok := d.young[key]; !ok {
+		if d.young[key.first] != key.second {
 			d.turn(now)
 		}
 	}
-	d.young[key] = struct{}{}
-	delete(d.leases, key)
+	d.young[key.first] = key.second
+	delete(d.leases, key.first)
 }
 
 // Release implements [Deduplicator]. It changes nothing if ctx has ended.
@@ -125,7 +124,7 @@ func (d *MemoryDeduplicator) Release(ctx context.Context, keys []string) error {
 	}
 	defer d.mu.Unlock()
 	for _, key := range keys {
-		delete(d.leases, d.fingerprint(key))
+		delete(d.leases, d.fingerprint(key).first)
 	}
 	return nil
 }
@@ -175,13 +174,14 @@ func (d *MemoryDeduplicator) validate() error {
 }
 
 func (d *MemoryDeduplicator) fingerprint(key string) fingerprint {
-	return fingerprint{maphash.String(d.seeds[0], key), maphash.String(d.seeds[1], key)}
+	// A second half of 0 would be that of a key which is in no map.
+	return fingerprint{maphash.String(d.seeds[0], key), maphash.String(d.seeds[1], key) | 1}
 }
 
 // turn begins a generation. Its time does not depend on the number of keys,
 // because the garbage collector frees a map without looking at its keys.
 func (d *MemoryDeduplicator) turn(began time.Duration) {
-	d.young, d.old = make(map[fingerprint]struct{}), d.young
+	d.young, d.old = make(map[uint64]uint64), d.young
 	d.began = began
 	d.sweepAt = 0 // the next Reserve sweeps, which also returns the memory of a flood
 }
@@ -190,7 +190,7 @@ func (d *MemoryDeduplicator) turn(began time.Duration) {
 // of callbacks that hang.
 func (d *MemoryDeduplicator) sweep(now time.Duration) {
 	// A map does not shrink, so keep what is left in a new one.
-	current := make(map[fingerprint]time.Duration)
+	current := make(map[uint64]time.Duration)
 	for key, end := range d.leases {
 		if now < end {
 			current[key] = end

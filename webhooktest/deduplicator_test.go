@@ -36,12 +36,12 @@ func TestRightDeduplicators(t *testing.T) {
 	}
 }
 
-// wrongVariable makes the test binary test the wrong implementations, each of
+// wrongDedupVariable makes the test binary test the wrong implementations, each of
 // which must fail.
-const wrongVariable = "WEBHOOKTEST_WRONG_DEDUPLICATORS"
+const wrongDedupVariable = "WEBHOOKTEST_WRONG_DEDUPLICATORS"
 
 func TestWrongDeduplicators(t *testing.T) {
-	if os.Getenv(wrongVariable) != "" {
+	if os.Getenv(wrongDedupVariable) != "" {
 		testWrongDeduplicators(t)
 		return
 	}
@@ -50,7 +50,7 @@ func TestWrongDeduplicators(t *testing.T) {
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), program,
 		"-test.run=^TestWrongDeduplicators$", "-test.v", "-test.parallel=64", "-test.timeout=2m")
-	cmd.Env = append(os.Environ(), wrongVariable+"=1")
+	cmd.Env = append(os.Environ(), wrongDedupVariable+"=1")
 	output, _ := cmd.CombinedOutput() // fails, as it must
 	proved := make(map[string]bool)
 	for _, w := range wrongDeduplicators {

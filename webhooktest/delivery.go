@@ -83,7 +83,7 @@ func (d *delivery) wait(number int) time.Duration {
 		// n waits that double are 1 + 2 + 4 + … = 2ⁿ-1 times the first.
 		interval = 24 * time.Hour / (1<<inboundRetries - 1) << min(number-1, inboundRetries-1)
 	}
-	return time.Duration(float64(interval) / d.Speed)
+	return time.Duration(min(float64(interval)/d.Speed, 1<<62)) // a Duration has 63 bits
 }
 
 // sleep returns after the time, or when ctx ends, and reports whether ctx goes
@@ -130,6 +130,9 @@ func (d *delivery) exchange(ctx context.Context, number int) (status int, err er
 	defer resp.Body.Close()
 	if d.Fault == FaultLate && number <= 2 {
 		return 0, errHungUp
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return resp.StatusCode, nil // the rest is the connection, whose reads ctx does not end
 	}
 	if _, err := io.CopyN(io.Discard, resp.Body, maxAnswer); err != nil && err != io.EOF {
 		return 0, err

@@ -3,6 +3,7 @@ package webhooktest_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -244,4 +245,45 @@ func TestDeliverClosesItsConnections(t *testing.T) {
 		require.True(t, time.Now().Before(end), "%d connections, %d goroutines", open.Load(), runtime.NumGoroutine()-before)
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// The body behind a 101 is the connection, which no context ends.
+func TestDeliverDoesNotWaitForTheEndOfAnotherProtocol(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn) // until the client hangs up
+	}()
+	m := webhooktest.Mailtrap{
+		URL: "http://" + listener.Addr().String(), Secret: signingSecret, Retries: -1, TimeLimit: time.Second,
+	}
+	ended := make(chan webhooktest.Result, 1)
+	go func() {
+		result, _ := m.Deliver(t.Context(), []byte("{}"))
+		ended <- result
+	}()
+	select {
+	case result := <-ended:
+		require.Equal(t, http.StatusSwitchingProtocols, result.Attempts[0].Status)
+	case <-time.After(5 * time.Second):
+		t.Fatal("Deliver does not return")
+	}
+}
+
+func TestDeliverWaitsForeverAtHardlyAnySpeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		m := webhooktest.Mailtrap{Secret: signingSecret, Handler: answering(500), Speed: 1e-300}
+		result, err := m.Deliver(ctx, []byte("{}"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Len(t, result.Attempts, 1)
+	})
 }

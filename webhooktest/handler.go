@@ -10,6 +10,17 @@ import (
 	"runtime/debug"
 )
 
+// A finalRecorder records the final answer, as a client gets it. A
+// ResponseRecorder takes a status such as 103 Early Hints for final.
+type finalRecorder struct{ *httptest.ResponseRecorder }
+
+// WriteHeader implements [http.ResponseWriter].
+func (r finalRecorder) WriteHeader(status int) {
+	if status/100 != 1 || status == http.StatusSwitchingProtocols {
+		r.ResponseRecorder.WriteHeader(status)
+	}
+}
+
 // A handlerTransport is an [http.RoundTripper] that calls a handler instead of
 // using the network.
 type handlerTransport struct{ handler http.Handler }
@@ -17,7 +28,7 @@ type handlerTransport struct{ handler http.Handler }
 // RoundTrip returns when the handler has returned or the request's context has
 // ended. In the second case the handler runs on.
 func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	w := httptest.NewRecorder()
+	w := finalRecorder{httptest.NewRecorder()}
 	returned := make(chan error, 1) // buffered: nobody may be waiting
 	go func() {
 		// A handler that panics or ends its goroutine hangs up, as with a

@@ -88,3 +88,16 @@ func TestDeliverEndsTheContextOfAHandlerThatReturned(t *testing.T) {
 		require.True(t, ended)
 	})
 }
+
+func TestDeliverToAHandlerThatSendsEarlyHints(t *testing.T) {
+	m := webhooktest.Mailtrap{
+		Secret: signingSecret, Retries: -1,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusEarlyHints)
+			w.WriteHeader(http.StatusAccepted)
+		}),
+	}
+	result, err := m.Deliver(t.Context(), []byte("{}"))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusAccepted, result.Attempts[0].Status)
+}

@@ -69,19 +69,19 @@ func TestReceiverSubtestsCanFail(t *testing.T) {
 	}
 }
 
-const wrongVariable = "WEBHOOKTEST_WRONG_RECEIVER"
+const wrongReceiverVariable = "WEBHOOKTEST_WRONG_RECEIVER"
 
 // failingTest returns the output of TestFailing for a wrong receiver.
 func failingTest(t *testing.T, name string, flags ...string) string {
 	flags = append(flags, "-test.run=^TestFailing$", "-test.timeout=1m")
 	cmd := exec.CommandContext(t.Context(), os.Args[0], flags...)
-	cmd.Env = append(os.Environ(), wrongVariable+"="+name)
+	cmd.Env = append(os.Environ(), wrongReceiverVariable+"="+name)
 	output, _ := cmd.CombinedOutput() // it fails, as it should
 	return string(output)
 }
 
 func TestFailing(t *testing.T) {
-	name := os.Getenv(wrongVariable)
+	name := os.Getenv(wrongReceiverVariable)
 	if name == "" {
 		t.Skip("TestReceiverFailsWrongReceivers runs this")
 	}

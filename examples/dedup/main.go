@@ -13,7 +13,7 @@
 // before that, the event is handled again. Start from the program exactlyonce
 // if that must not happen.
 //
-// The packages redisdedup, pgdedup and sqlitededup are one file each, to import
+// The modules redisdedup, pgdedup and sqlitededup are one file each, to import
 // or to copy. webhooktest.TestDeduplicator tests them, and a store of your own.
 package main
 
@@ -25,6 +25,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -37,8 +38,8 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/sqlitededup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const (
@@ -49,7 +50,9 @@ const (
 const usage = `Usage: dedup -store store [-listen address] [-drain time]
 
   -store store      the store that all processes share: redis://…, postgres://…
-                    or sqlite:path. Without the flag, the store is that of
+                    or sqlite:path. A Redis Cluster is
+                    redis://host?addr=another:6379, and one with sentinels
+                    redis://sentinel:26379?master_name=name. Without the flag, the store is that of
                     ` + storeVariable + `, which keeps a password out of the list
                     of processes.
   -listen address   receive deliveries on this address; the default is :8080
@@ -113,12 +116,12 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 
 // receive receives deliveries until ctx ends.
 func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error {
-	store, closeStore, err := openStore(ctx, opts.store)
+	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	store, closeStore, err := openStore(ctx, opts.store, logger)
 	if err != nil {
 		return err
 	}
 	defer closeStore()
-	logger := slog.New(slog.NewTextHandler(stdout, nil))
 	handler := newHandler(opts.verifier, store, logEvent(logger), logger)
 	if err := handler.Validate(); err != nil {
 		return err
@@ -136,25 +139,29 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 	return server.Serve(ctx, listener)
 }
 
-// openStore opens the store that a URL names and checks that it answers.
+// openStore opens the store that a URL names and checks that it works.
 func openStore(
-	ctx context.Context, url string,
+	ctx context.Context, storeURL string, logger *slog.Logger,
 ) (store mailtrapwebhook.Deduplicator, closeStore func() error, err error) {
-	scheme, path, _ := strings.Cut(url, ":")
+	scheme, path, _ := strings.Cut(storeURL, ":")
 	switch scheme {
 	case "redis", "rediss":
-		opts, err := redis.ParseURL(url)
+		client, err := redisClient(storeURL)
 		if err != nil {
-			return nil, nil, errors.New("-store is not a URL of Redis: write it as redis://localhost:6379/0") // err may have the password
+			return nil, nil, err
 		}
-		opts.ContextTimeoutEnabled = true // or a call may outlive its context
-		client := redis.NewClient(opts)   // or redis.NewClusterClient
-		if err := client.Ping(ctx).Err(); err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("cannot reach Redis: %w", err), client.Close())
+		store := redisdedup.New(client, 0)
+		err = store.Check(ctx)
+		if errors.Is(err, redisdedup.ErrUnknownPolicy) { // some hosts forbid the look
+			logger.WarnContext(ctx, err.Error())
+			err = nil
 		}
-		return redisdedup.New(client, 0), client.Close, nil
+		if err != nil {
+			return nil, nil, errors.Join(err, client.Close())
+		}
+		return store, client.Close, nil
 	case "postgres", "postgresql":
-		pool, err := pgxpool.New(ctx, url)
+		pool, err := pgxpool.New(ctx, storeURL)
 		if err != nil {
 			return nil, nil, errors.New("-store is not a URL of PostgreSQL: write it as postgres://localhost/mailtrap")
 		}
@@ -172,6 +179,36 @@ func openStore(
 		return store, store.Close, nil
 	}
 	return nil, nil, errors.New("-store names no store: write redis://…, postgres://… or sqlite:path")
+}
+
+// redisClient returns the client for a server, for a cluster if the URL has
+// addr=…, or for the server that sentinels name if it has master_name=….
+func redisClient(rawURL string) (redis.UniversalClient, error) {
+	parsed, err := url.Parse(rawURL)
+	if err == nil {
+		switch query := parsed.Query(); {
+		case query.Has("master_name"):
+			var opts *redis.FailoverOptions
+			if opts, err = redis.ParseFailoverURL(rawURL); err == nil {
+				opts.ContextTimeoutEnabled = true // or a call may outlive its context
+				return redis.NewFailoverClient(opts), nil
+			}
+		case query.Has("addr"):
+			var opts *redis.ClusterOptions
+			if opts, err = redis.ParseClusterURL(rawURL); err == nil {
+				opts.ContextTimeoutEnabled = true
+				return redis.NewClusterClient(opts), nil
+			}
+		default:
+			var opts *redis.Options
+			if opts, err = redis.ParseURL(rawURL); err == nil {
+				opts.ContextTimeoutEnabled = true
+				return redis.NewClient(opts), nil
+			}
+		}
+	}
+	// err may have the password.
+	return nil, errors.New("-store is not a URL of Redis: write it as redis://localhost:6379/0")
 }
 
 func newHandler(

@@ -24,17 +24,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/serve"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // replicaVariable makes the test binary run a replica of the receiver on the
 // store that the variable names.
 const replicaVariable = "DEDUP_TEST_REPLICA"
-
-// slowVariable gives a replica the callback slowly in place of moody.
-const slowVariable = "DEDUP_TEST_SLOW"
 
 var redisServer, postgresServer *servers.Server
 
@@ -74,7 +71,7 @@ const lease = 3 * time.Second
 func replica(store string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	dedup, closeStore, err := openStore(ctx, store)
+	dedup, closeStore, err := openStore(ctx, store, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -88,11 +85,11 @@ func replica(store string) error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "listening on %s\n", listener.Addr())
-	onEvent := moody
-	if os.Getenv(slowVariable) != "" {
-		onEvent = slowly
+	callback := moody
+	if os.Getenv(steadyVariable) != "" {
+		callback = steady
 	}
-	handler := newHandler(verifier, &accountable{inner: dedup}, onEvent, slog.New(slog.DiscardHandler))
+	handler := newHandler(verifier, &accountable{inner: dedup}, callback, slog.New(slog.DiscardHandler))
 	server := &serve.Server{Webhook: handler, Ready: func(ctx context.Context) error { return ready(ctx, dedup) }}
 	return server.Serve(ctx, listener)
 }
@@ -266,14 +263,14 @@ func TestProcessesShareTheStore(t *testing.T) {
 func TestReady(t *testing.T) {
 	for _, store := range stores(t) {
 		t.Run(store.name, func(t *testing.T) {
-			dedup, closeStore, err := openStore(t.Context(), store.url)
+			dedup, closeStore, err := openStore(t.Context(), store.url, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			defer closeStore()
 			require.NoError(t, ready(t.Context(), dedup))
 		})
 	}
 	url := stores(t)[1].url
-	dedup, closeStore, err := openStore(t.Context(), url)
+	dedup, closeStore, err := openStore(t.Context(), url, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	defer closeStore()
 	p := startProgram(t, secretOnly, "-store", url)
@@ -332,6 +329,33 @@ func secretOnly(name string) string {
 	return ""
 }
 
+// A server's Ping passes on each of these, but not each delivery.
+func TestRedisBehindOthers(t *testing.T) {
+	has, lacks := servers.RedisNodes(t)
+	sentinel := servers.RedisSentinel(t)
+	b := replicas.NewBatches(t, 1, 1)[0]
+	for name, url := range map[string]string{
+		"cluster":  fmt.Sprintf("redis://%s?addr=%s", lacks.Address, has.Address),
+		"sentinel": fmt.Sprintf("redis://%s?master_name=main", sentinel.Address),
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := startProgram(t, secretOnly, "-store", url)
+			require.Equal(t, http.StatusOK, b.Post(t.Context(), program.url))
+			require.Equal(t, 1, strings.Count(program.end(t), "msg=event"))
+		})
+	}
+	for want, server := range map[string]*servers.Server{
+		"one node of a cluster": lacks, "if it is a sentinel": sentinel,
+	} {
+		t.Run(want, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			args := []string{"-store", "redis://" + server.Address}
+			require.Equal(t, 1, run(t.Context(), args, secretOnly, &stdout, &stderr))
+			require.Contains(t, stderr.String(), want)
+		})
+	}
+}
+
 func TestProgramRefusesToStart(t *testing.T) {
 	none := func(string) string { return "" }
 	sqlite := "sqlite:" + filepath.Join(t.TempDir(), "dedup.db")
@@ -349,9 +373,10 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"on a store of another kind", []string{"-store", "mysql://localhost"}, secretOnly, "-store names no store"},
 		{"on a broken URL of Redis", []string{"-store", "redis://:hunter2@h:port"}, secretOnly, "not a URL of Redis"},
 		{"on a broken URL of PostgreSQL", []string{"-store", "postgres://u:hunter2@h:port/"}, secretOnly, "not a URL of PostgreSQL"},
-		{"without Redis", []string{"-store", "redis://:hunter2@127.0.0.1:1"}, secretOnly, "cannot reach Redis"},
+		{"without Redis", []string{"-store", "redis://:hunter2@127.0.0.1:1"}, secretOnly, "cannot reserve"},
+		{"without a cluster", []string{"-store", "redis://:hunter2@127.0.0.1:1?addr=h:2"}, secretOnly, "cannot reserve"},
 		{"without PostgreSQL", []string{"-store", "postgres://u:hunter2@127.0.0.1:1/db"}, secretOnly, "cannot create the table"},
-		{"on a directory", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the table"},
+		{"on a directory", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the tables"},
 		{"on a broken address", []string{"-store", sqlite, "-listen", "nowhere"}, secretOnly, "nowhere"},
 	}
 	for _, tt := range tests {

@@ -106,6 +106,10 @@ func (c *capture) fileName() string {
 
 const captureExt = ".http"
 
+// maxID bounds the ids of captures that are read: those that follow must be
+// exact in JavaScript.
+const maxID = 1 << 52
+
 // writeTo writes the capture as an HTTP request.
 func (c *capture) writeTo(w io.Writer) error {
 	b := bufio.NewWriter(w)
@@ -192,8 +196,14 @@ func readCapture(r io.Reader) (*capture, error) {
 // have none of it.
 func (c *capture) readOwnHeader(header http.Header) {
 	own := func(name string) string { return header.Get(ownPrefix + name) }
-	c.id, _ = strconv.Atoi(own("Id"))
-	c.receivedAt, _ = time.Parse(time.RFC3339Nano, own("Received"))
+	if id, err := strconv.Atoi(own("Id")); err == nil && id <= maxID {
+		c.id = id
+	}
+	received, err := time.Parse(time.RFC3339Nano, own("Received"))
+	// JSON has no time of another year.
+	if received = received.UTC(); err == nil && 1 <= received.Year() && received.Year() <= 9999 {
+		c.receivedAt = received
+	}
 	c.remote = own("Remote")
 	if source := own("Source"); source == sourceSent || source == sourceReplayed {
 		c.source = source

@@ -180,3 +180,20 @@ func TestACaptureThatAPersonWroteHasTheTimeOfItsFile(t *testing.T) {
 	require.WithinDuration(t, time.Now(), c.receivedAt, time.Minute)
 	require.Equal(t, `{"event":"open"}`, string(c.body))
 }
+
+func TestACaptureCannotHaveATimeOrAnIDThatTheAPICannotShow(t *testing.T) {
+	for _, received := range []string{
+		"2026-11-26T08:00:00+24:00", "9999-12-31T23:59:59-23:00", "0000-01-01T00:00:00+10:00",
+	} {
+		file := "POST / HTTP/1.1\nHost: example.com\nContent-Length: 2\nInspector-Received: " + received +
+			"\nInspector-Id: 9223372036854775807\n\n{}"
+		c, err := readCapture(strings.NewReader(file))
+		require.NoError(t, err)
+		captures := []*capture{c, {}}
+		number(captures)
+		require.Equal(t, 1, c.id)
+		require.Equal(t, 2, captures[1].id)
+		s := newStore()
+		require.NotPanics(t, func() { s.add(inspect(c, nil)) }, received)
+	}
+}

@@ -53,6 +53,7 @@ const (
 	maxItems     = 1000
 	maxItemsText = 1 << 20
 	maxFields    = 1000 // of an event
+	maxFieldName = 256  // fields of an inner object repeat the name of the outer one
 	maxValue     = 64 << 10
 )
 
@@ -268,6 +269,9 @@ func membersOf(text string, offset int) (list []member) {
 			return list
 		}
 		name, _ := key.(string)
+		if len(name) > maxFieldName {
+			name = strings.ToValidUTF8(name[:maxFieldName], "") + "…"
+		}
 		at := offset + int(d.InputOffset()) - len(value)
 		list = append(list, member{name, string(value), at})
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -136,4 +137,16 @@ func FuzzItemsOf(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestLongNamesOfFieldsAreCut(t *testing.T) {
+	// Each of the 1,000 fields would otherwise have the long name in its own.
+	long := strings.Repeat("é", 1<<19)
+	body := `{"event":"activity_log.x","changes":{"` + long + `":{` + strings.Repeat(`"a":1,`, 999) + `"a":1}},"` + long + `":1}`
+	items, _ := itemsOf([]byte(body))
+	require.Len(t, items[0].Fields, maxFields)
+	for _, f := range items[0].Fields {
+		require.LessOrEqual(t, len(f.Name), 2100)
+		require.True(t, utf8.ValidString(f.Name))
+	}
 }

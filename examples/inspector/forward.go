@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -54,6 +55,11 @@ func (f *forwarder) send(r *http.Request, body []byte) answer {
 		return f.noAnswer(r, ctx, err)
 	}
 	defer resp.Body.Close()
+	// The transport passes on a 101 nobody asked for, whose body is the
+	// connection and ends with no ctx, and statuses below 100.
+	if resp.StatusCode < 200 {
+		return f.noAnswer(r, ctx, fmt.Errorf("%d is no status of an answer", resp.StatusCode))
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return f.noAnswer(r, ctx, err)

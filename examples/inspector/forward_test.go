@@ -207,3 +207,23 @@ func TestAPasswordInForwardIsBasicAuthentication(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "user:pass", user+":"+password)
 }
+
+func TestAnAnswerThatIsNoneIs502(t *testing.T) {
+	for _, status := range []string{"101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x", "099 Odd", "000 Odd"} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\n\r\n")
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+		l := startListen(t, testSecret, "-forward", "http://"+listener.Addr().String())
+		require.Equal(t, http.StatusBadGateway, l.deliver(t, testSecret, sampleBody("open")), status)
+		require.Contains(t, l.list(t, "").Deliveries[0].Error, "the app gave no answer: ")
+	}
+}

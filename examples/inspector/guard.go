@@ -32,7 +32,7 @@ const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 // protect returns a handler that refuses what next must not see.
 func (g *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limitAnswer(w, writeTimeout)
+		limitTime(w, writeTimeout)
 		header := w.Header()
 		header.Set("Content-Security-Policy", contentPolicy)
 		header.Set("X-Content-Type-Options", "nosniff")
@@ -51,10 +51,13 @@ func (g *guard) protect(next http.Handler) http.Handler {
 	})
 }
 
-// limitAnswer ends the answer when its time is up, so that nobody can hold a
-// connection by reading slowly. The server's WriteTimeout would end streams.
-func limitAnswer(w http.ResponseWriter, t time.Duration) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(t)) // a run's request has no connection
+// limitTime ends the request when its time is up, so that nobody can hold a
+// connection by reading the answer slowly, or by sending slowly a body that is
+// not wanted. The timeouts of the server would end streams.
+func limitTime(w http.ResponseWriter, t time.Duration) {
+	controller, deadline := http.NewResponseController(w), time.Now().Add(t)
+	_ = controller.SetReadDeadline(deadline) // a run's request has no connection
+	_ = controller.SetWriteDeadline(deadline)
 }
 
 // proxyHeaders are added by tunnels and proxies.

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -105,4 +106,31 @@ func TestAPostToAWrongPathIsNoted(t *testing.T) {
 	status, _ := do(t, r)
 	require.Equal(t, 403, status)
 	require.Contains(t, l.stderr.String(), "deliveries go to "+webhookPath)
+}
+
+func TestARequestThatIsRefusedCannotHoldItsConnection(t *testing.T) {
+	for _, target := range []string{webhookPath, "/", "/api/info"} {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		in := newTestInspector(t, listenOptions{})
+		in.handler("127.0.0.1:8080").ServeHTTP(w, httptest.NewRequest(http.MethodPut, target, nil))
+		// net/http reads the body that the handler has left.
+		require.WithinDuration(t, time.Now(), w.read, 2*time.Minute, target)
+		require.WithinDuration(t, time.Now(), w.write, 2*time.Minute, target)
+	}
+}
+
+// Deadlines notes the deadlines that a handler sets.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.read = t
+	return nil
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.write = t
+	return nil
 }

@@ -125,7 +125,8 @@ func isOwn(target *url.URL, addr net.Addr) bool {
 		return false
 	}
 	own := strings.TrimPrefix(baseURL(addr), "http://")
-	return target.Host == own || strings.Replace(target.Host, "localhost", "127.0.0.1", 1) == own
+	host := strings.ToLower(target.Host)
+	return host == own || strings.Replace(host, "localhost", "127.0.0.1", 1) == own
 }
 
 // newInspector returns an inspector that has the captures of its folder.

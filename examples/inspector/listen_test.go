@@ -140,6 +140,7 @@ func TestDeliveriesDoNotGoOnToTheInspectorItself(t *testing.T) {
 	for target, want := range map[string]bool{
 		"http://127.0.0.1:8080" + webhookPath: true,
 		"http://localhost:8080" + webhookPath: true,
+		"http://LocalHost:8080" + webhookPath: true,
 		"http://127.0.0.1:8081" + webhookPath: false,
 		"http://127.0.0.1:8080/other":         false,
 	} {

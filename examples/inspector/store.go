@@ -37,10 +37,13 @@ func (s *store) nextID() int {
 
 // size returns about what a capture takes in memory.
 func (c *capture) size() int {
-	size := len(c.body) + len(c.answer.body) + 1024
+	size := len(c.target) + len(c.host) + len(c.body) + len(c.answer.body) + 1024
 	for _, header := range []map[string][]string{c.header, c.answer.header} {
 		for name, values := range header {
-			size += len(name) + len(strings.Join(values, "")) + 64
+			size += len(name) + 64
+			for _, value := range values {
+				size += len(value) + 16 // an empty value takes memory too
+			}
 		}
 	}
 	return size

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -196,4 +197,13 @@ func TestWhatIsKeptOfAHostileBodyIsBounded(t *testing.T) {
 	require.Equal(t, 5000, c.events)
 	c = contentOf(fmt.Appendf(nil, `{"event":"activity_log.%0200d"}`, 1))
 	require.Equal(t, map[string]int{kindUnknown: 1}, c.kinds)
+}
+
+func TestTheSizeOfACaptureCountsWhatASenderCanMakeLarge(t *testing.T) {
+	r := signedRequest([]byte("{}"))
+	r.URL.RawQuery = strings.Repeat("a&", 1000)
+	r.Host = strings.Repeat("h", 1000)
+	r.Header["A"] = make([]string, 1000)
+	c := newCapture(r, []byte("{}"), time.Now())
+	require.Greater(t, c.size(), len(c.target)+len(c.host)+1000*16) // a string's header has 16 bytes
 }

@@ -160,7 +160,7 @@ func (s *streamWriter) send(m message) error {
 }
 
 func (s *streamWriter) write(text string) error {
-	limitAnswer(s.w, writeTimeout)
+	limitTime(s.w, writeTimeout)
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // receive takes a delivery.
 func (in *inspector) receive(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	limitAnswer(w, readTimeout+forwardTimeout+writeTimeout)
+	limitTime(w, readTimeout+forwardTimeout+writeTimeout)
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		in.refuse(w, &refusal{http.StatusMethodNotAllowed, "the request is not a POST: Mailtrap posts"})

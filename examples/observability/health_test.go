@@ -27,6 +27,18 @@ func TestReadyOnlyWhileTheStoreAnswers(t *testing.T) {
 	require.Equal(t, 503, probe(t, &health{store: &faultyStore{release: fail}}))
 }
 
+func TestStrangersProbesDoNotLoadTheStore(t *testing.T) {
+	calls := 0
+	h := &health{store: &faultyStore{release: func() error { calls++; return nil }}}
+	for range 100 {
+		require.Equal(t, 200, probe(t, h))
+	}
+	require.Less(t, calls, 10)
+	h.asked = h.asked.Add(-askEvery)
+	require.Equal(t, 200, probe(t, h))
+	require.Greater(t, calls, 1)
+}
+
 // Two replicas that share a store probe it at the same time.
 func TestReadyWhileAnotherReplicaProbes(t *testing.T) {
 	store := new(mailtrapwebhook.MemoryDeduplicator)

@@ -29,6 +29,7 @@ func newBatcher(exporter sdktrace.SpanExporter, spans *prometheus.CounterVec) sd
 		&countedExporter{exporter, c}, sdktrace.WithMaxQueueSize(maxWaitingSpans)), c}
 }
 
+// A spanCounter stands at both ends of the queue.
 type spanCounter struct {
 	spans   *prometheus.CounterVec
 	waiting atomic.Int64 // never more than the queue has room for

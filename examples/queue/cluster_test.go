@@ -39,7 +39,7 @@ func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nodes := startCluster(t)
-			q := openTestQueue(t, options{nats: nodes.urls(), replicas: 3, maxBytes: clusterMaxBytes})
+			q := openTestQueue(t, options{nats: servers{urls: nodes.urls()}, replicas: 3, maxBytes: clusterMaxBytes})
 			leader := leaderOf(t, q)
 			var follower string
 			for name := range nodes {
@@ -75,6 +75,7 @@ func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 }
 
 func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
+	t.Parallel()
 	dir, port := t.TempDir(), freePorts(t, 1)[0]
 	node, url := startNode(t, "alone", dir, port)
 	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes))
@@ -90,7 +91,7 @@ func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
 			return post(t, program.address, body, testSecret) == http.StatusOK
 		}, patience, tick)
 	}
-	q := openTestQueue(t, options{nats: url, replicas: 1, maxBytes: clusterMaxBytes})
+	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: clusterMaxBytes})
 	require.Equal(t, map[string]int{"m-1": 1, "m-2": 1}, counted(t, stored(t, q.stream)))
 	require.Equal(t, exitOK, program.end(t))
 }
@@ -99,7 +100,7 @@ func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
 func TestPublishingEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	node, url := startNode(t, "alone", t.TempDir(), "-1")
-	q := openTestQueue(t, options{nats: url, replicas: 1, maxBytes: clusterMaxBytes})
+	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: clusterMaxBytes})
 	few, many := deliveryOf(t, bounce("m-1")), deliveryOf(t, tooMany()...)
 	node.stop(t)
 
@@ -116,7 +117,7 @@ func TestPublishingEndsWithItsContext(t *testing.T) {
 func TestPublishingWaitsForRoom(t *testing.T) {
 	t.Parallel()
 	node, url := startNode(t, "alone", t.TempDir(), "-1")
-	q := openTestQueue(t, options{nats: url, replicas: 1, maxBytes: clusterMaxBytes})
+	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: clusterMaxBytes})
 	d := deliveryOf(t, tooMany()...)
 	node.stop(t)
 
@@ -150,7 +151,7 @@ type cluster map[string]node
 
 // startCluster starts three servers and waits until they can replicate a
 // stream.
-func startCluster(t *testing.T) cluster {
+func startCluster(t testing.TB) cluster {
 	t.Helper()
 	ports := freePorts(t, 3)
 	var routes []string
@@ -166,7 +167,7 @@ func startCluster(t *testing.T) cluster {
 	q := &queue{}
 	t.Cleanup(q.close)
 	var err error
-	q.conn, err = connect(nodes.urls(), nil, slog.New(slog.DiscardHandler))
+	q.conn, err = connect(servers{urls: nodes.urls()}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	q.js, err = jetstream.New(q.conn)
 	require.NoError(t, err)
@@ -187,7 +188,7 @@ func (c cluster) urls() string {
 }
 
 // leaderOf returns the name of the server that leads the stream.
-func leaderOf(t *testing.T, q *queue) (leader string) {
+func leaderOf(t testing.TB, q *queue) (leader string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		info, err := q.stream.Info(t.Context())
@@ -203,7 +204,7 @@ func leaderOf(t *testing.T, q *queue) (leader string) {
 // returns. The servers of a cluster must know each other's ports before they
 // start. The kernel gives out higher ports by itself, so these stay free
 // meanwhile.
-func freePorts(t *testing.T, n int) (ports []string) {
+func freePorts(t testing.TB, n int) (ports []string) {
 	t.Helper()
 	for range 1000 {
 		port := strconv.Itoa(10_000 + int(nextPort.Add(1))%20_000)
@@ -227,7 +228,7 @@ func init() { nextPort.Store(rand.Int32N(20_000)) }
 
 // startNode starts a NATS server in a process of its own and returns its URL.
 // The port -1 means any free port.
-func startNode(t *testing.T, name, dir, port string, cluster ...string) (_ *process, url string) {
+func startNode(t testing.TB, name, dir, port string, cluster ...string) (_ *process, url string) {
 	t.Helper()
 	return startProcess(t, "node", regexp.MustCompile(`^ready (\S+)`), append([]string{name, dir, port}, cluster...)...)
 }
@@ -264,7 +265,7 @@ func runNode() {
 }
 
 // httptestServer starts a server until the test ends and returns its address.
-func httptestServer(t *testing.T, handler http.Handler) string {
+func httptestServer(t testing.TB, handler http.Handler) string {
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -15,11 +16,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
-// A load has senders that deliver as Mailtrap does: they repeat a delivery
-// until the answer is 200. They wait a moment where Mailtrap waits five
-// minutes.
+// A load has senders that play Mailtrap. They wait a hundredth of a second
+// where Mailtrap waits five minutes.
 type load struct {
 	address  atomic.Value // of the program, a string
 	stopping atomic.Bool
@@ -52,8 +54,15 @@ func startLoad(t *testing.T, senders int, address string) *load {
 
 // send sends one delivery after the other, each until it is acknowledged.
 func (l *load) send(ctx context.Context, sender int) {
-	client := &http.Client{Transport: new(http.Transport)}
-	defer client.CloseIdleConnections()
+	// A program that starts again has another address.
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, l.address.Load().(string))
+	}}
+	defer transport.CloseIdleConnections()
+	mailtrap := webhooktest.Mailtrap{
+		URL: "http://program.example.com", Secret: testSecret, Client: &http.Client{Transport: transport},
+		Retries: int(patience / retryInterval), Interval: retryInterval, OnAttempt: l.attempted,
+	}
 	format := []func(...string) string{envelope, lines}
 	for delivery := 0; !l.stopping.Load() && ctx.Err() == nil; delivery++ {
 		ids := make([]string, 1+rand.IntN(20))
@@ -62,39 +71,31 @@ func (l *load) send(ctx context.Context, sender int) {
 			ids[i] = fmt.Sprintf("%d-%d-%d", sender, delivery, i)
 			events[i] = bounce(ids[i])
 		}
-		body := format[delivery%2](events...)
-		if !l.deliver(ctx, client, body) {
+		mailtrap.Fault = ""
+		if rand.IntN(10) == 0 { // Mailtrap did not get the answer
+			l.repeated.Add(1)
+			mailtrap.Fault = webhooktest.FaultRepeated
+		}
+		result, err := mailtrap.Deliver(ctx, []byte(format[delivery%2](events...)))
+		if err != nil || !result.Acknowledged {
 			l.lost.Add(1)
 			return
 		}
 		l.acknowledged(ids)
-		if rand.IntN(10) == 0 { // Mailtrap did not get the answer
-			l.repeated.Add(1)
-			if !l.deliver(ctx, client, body) {
-				l.lost.Add(1)
-				return
-			}
-		}
 	}
 }
 
-// deliver sends body until the answer is 200 and reports whether it was.
-func (l *load) deliver(ctx context.Context, client *http.Client, body string) bool {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for ctx.Err() == nil {
-		switch status, err := postTo(ctx, client, l.address.Load().(string), body, testSecret); {
-		case errors.Is(err, syscall.ECONNREFUSED): // no program is running
-		case err != nil:
-			l.broken.Add(1)
-		case status != http.StatusOK:
-			l.refused.Add(1)
-		default:
-			return true
-		}
-		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+const retryInterval = 10 * time.Millisecond
+
+// attempted counts an attempt that failed.
+func (l *load) attempted(a webhooktest.Attempt) {
+	switch {
+	case errors.Is(a.Err, syscall.ECONNREFUSED): // no program is running
+	case a.Err != nil:
+		l.broken.Add(1)
+	case a.Status != http.StatusOK:
+		l.refused.Add(1)
 	}
-	return false
 }
 
 func (l *load) acknowledged(ids []string) {

@@ -12,6 +12,12 @@
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -nats nats://one:4222,nats://two:4222 -replicas 3
 //
+// An event that fails is tried 30 times in three and a half hours. Then it is a
+// dead letter, and at once after a Permanent error. This puts all dead letters
+// back, after you have removed the cause; without -nats, end the program first:
+//
+//	go run . -redrive -dir queue-data
+//
 // The program promises:
 //
 //   - A delivery is acknowledged when the stream has stored all of its events.
@@ -19,8 +25,11 @@
 //     again.
 //   - The stream has an event once, however often Mailtrap sends it in 24
 //     hours.
-//   - The stream hands an event to workers until one has handled it, for a
-//     week.
+//   - No event leaves before it is handled or a dead letter. A dead letter
+//     stays for 30 days.
+//   - An event that fails, or whose work hangs, costs the others one attempt.
+//     Its retries have workers of their own.
+//   - After TERM the program ends within 23 seconds, whatever hangs.
 //
 // It does not promise:
 //
@@ -28,10 +37,14 @@
 //     handed out again, with the same id.
 //   - Events come in no particular order.
 //
-// The stream holds people's addresses for a week: guard the directory.
+// The streams hold people's addresses: for a day after an event is handled, and
+// for a month in a dead letter. Guard the directory.
 //
-// queue.go has the stream and worker.go the worker. Put your work into
-// logEvent.
+// The address of -metrics has /metrics for Prometheus, and /healthz and /readyz
+// for load balancers. prometheus/ has the alerts.
+//
+// queue.go has the stream, worker.go the worker, retries.go and deadletters.go
+// what becomes of events that fail. Put your work into logEvent.
 package main
 
 import (
@@ -45,17 +58,29 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
-
-// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-// within 29.5 seconds.
-const shutdownTimeout = 30 * time.Second
+// The life of the program after TERM.
+//
+//	 0 s  /readyz says no; the program still receives
+//	 3    -unready: it accepts no delivery and begins no event any more  [10]
+//	13    the worker has ended its events: handleTimeout
+//	18    the last delivery is answered: deliveryTimeout
+//	23    shutdownTimeout: what still runs is given up                   [30]
+const (
+	defaultUnready  = 3 * time.Second
+	maxUnready      = 10 * time.Second
+	deliveryTimeout = 15 * time.Second
+	shutdownTimeout = 20 * time.Second
+)
 
 // The exit statuses.
 const (
@@ -80,90 +105,134 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := receive(ctx, opts, logger); err != nil {
+	do := receive
+	if opts.redrive {
+		do = redrive
+	}
+	if err := do(ctx, opts, logger); err != nil {
 		fmt.Fprintf(stderr, "queue: %s\n", err)
 		return exitFailure
 	}
 	return exitOK
 }
 
-type options struct {
-	verifier *mailtrapwebhook.Verifier
-	listen   string
-	dir      string // of the server inside the program
-	nats     string // URLs of other servers; "" for the server inside the program
-	replicas int
-	maxBytes int64
-}
-
-func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
-	flags := flag.NewFlagSet("queue", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.listen, "listen", ":8080", "receive deliveries on this `address`, at any path")
-	flags.StringVar(&opts.dir, "dir", "queue-data", "keep the stream in this `directory`")
-	flags.StringVar(&opts.nats, "nats", "", "keep the stream on the servers with these `URLs`, separated by commas")
-	flags.IntVar(&opts.replicas, "replicas", 1, "store each event on this `number` of servers")
-	flags.Int64Var(&opts.maxBytes, "max-bytes", 10<<30, "refuse deliveries when the stream has this many `bytes`")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		flags.SetOutput(stderr)
-		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret:\n", secretVariable)
-		flags.PrintDefaults()
-		return opts, err
-	case err != nil:
-		return opts, err
-	case flags.NArg() > 0:
-		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case opts.replicas > 1 && opts.nats == "":
-		return opts, errors.New("-replicas needs a cluster: name its servers with -nats")
-	case opts.replicas < 1 || opts.maxBytes < 1:
-		return opts, errors.New("-replicas and -max-bytes must be at least 1")
-	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
-	if err != nil {
-		return opts, fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
-	}
-	return opts, nil
-}
-
 // receive receives deliveries and handles their events until ctx ends.
 func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	// Listen first: early requests then wait until the queue is open.
-	listener, err := net.Listen("tcp", opts.listen)
+	public, err := net.Listen("tcp", opts.listen)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer public.Close()
+	private, err := net.Listen("tcp", opts.metrics)
+	if err != nil {
+		return err
+	}
+	defer private.Close()
 	queue, err := openQueue(ctx, opts, logger)
 	if err != nil {
 		return err
 	}
 	defer queue.close()
-	consumer, err := queue.consumer(ctx, ackWait)
+	consumer, err := queue.consumer(ctx, queue.stream, ackWait)
 	if err != nil {
 		return err
 	}
-	worker := &worker{consumer: consumer, handle: logEvent(logger), backoff: backoff, logger: logger}
-	handler := &mailtrapwebhook.Handler{
-		Verifier:     opts.verifier,
-		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
-		OnDelivery:   queue.publish,
-		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
-		Logger:       logger,
+	retries, err := queue.consumer(ctx, queue.retry, ackWait)
+	if err != nil {
+		return err
 	}
+	handler := newHandler(opts.verifier, queue, logger)
 	if err := handler.Validate(); err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), &collector{queue, consumer, logger})
+	worker := &worker{
+		queue: queue, consumer: consumer, handle: logEvent(logger), parallel: opts.workers, attempts: opts.attempts,
+		timeout: handleTimeout, backoff: backoff, metrics: newMetrics(registry), logger: logger,
+	}
+	var ending atomic.Bool
+	ops := newOps(consumer, registry, &ending)
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, 2)
-	go func() { ended <- worker.run(ctx) }()
-	go func() { ended <- serve(ctx, newServer(handler, logger), listener) }()
-	logger.Info("listening", "address", listener.Addr().String())
-	err = <-ended
-	cancel() // neither is useful without the other
-	return errors.Join(err, <-ended)
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // until the work has ended
+	defer stopWatching()
+	go func() {
+		if err := serve(watching, newServer(ops, logger), private); err != nil {
+			logger.Error("the metrics are no longer served", "error", err)
+		}
+	}()
+	logger.Info("listening", "address", public.Addr().String(), "metrics", private.Addr().String())
+	atEnd := func() {
+		ending.Store(true)
+		logger.Info("ending", "within", opts.unready+shutdownTimeout)
+		time.Sleep(opts.unready)
+	}
+	return runAll(ctx, atEnd,
+		worker.run,
+		worker.retrier(retries).run,
+		func(ctx context.Context) error { return serve(ctx, newServer(handler, logger), public) },
+		func(ctx context.Context) error { return queue.keepSwept(ctx, consumer) },
+	)
+}
+
+// runAll runs the parts of the program until ctx or one of them ends. Then it
+// ends all of them, because none is useful without the others. When ctx has
+// ended, it calls atEnd first.
+func runAll(ctx context.Context, atEnd func(), parts ...func(context.Context) error) (err error) {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ended <- part(working) }()
+	}
+	running := len(parts)
+	select {
+	case err = <-ended:
+		running--
+	case <-ctx.Done():
+		atEnd()
+	}
+	stop()
+	late := time.After(shutdownTimeout)
+	for ; running > 0; running-- {
+		select {
+		case partErr := <-ended:
+			err = errors.Join(err, partErr)
+		case <-late:
+			return errors.Join(err, fmt.Errorf("not all work ended within %s: its events come again", shutdownTimeout))
+		}
+	}
+	return err
+}
+
+// redrive puts the dead letters back. It changes no stream: -replicas and
+// -max-bytes may be another program's.
+func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
+	queue, err := connectQueue(opts, logger)
+	if err != nil {
+		return err
+	}
+	defer queue.close()
+	if queue.dead, err = queue.js.Stream(ctx, deadName); err != nil {
+		return fmt.Errorf("cannot open the stream %s: %w (are -dir and -nats those of the program that receives?)", deadName, err)
+	}
+	n, err := queue.redrive(ctx)
+	if err == nil {
+		logger.Info("dead letters are back in the stream", "events", n)
+	}
+	return err
+}
+
+func newHandler(verifier *mailtrapwebhook.Verifier, q *queue, logger *slog.Logger) *mailtrapwebhook.Handler {
+	return &mailtrapwebhook.Handler{
+		Verifier:     verifier,
+		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
+		OnDelivery:   q.publish,
+		Timeout:      deliveryTimeout,
+		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
+		Logger:       logger,
+	}
 }
 
 // logEvent returns the work for each event, which here is a line in the log.
@@ -200,7 +269,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 		return err
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliveryTimeout+time.Second)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())

@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -35,55 +35,26 @@ func TestFailedEventComesAgain(t *testing.T) {
 		}
 		return nil
 	})
-	waitUntilHandled(t, consumer)
+	waitUntilHandled(t, q, consumer)
 
 	require.Equal(t, map[string]int{"fails": 2, "panics": 2, "succeeds": 1}, handed.count())
 	require.Len(t, handed.ids, 3, "an event came again with another id")
-	require.Contains(t, logs.String(), "deliveries=1 retry_in=1ms error=\"no database\"")
-	require.NotContains(t, logs.String(), "example.com")
-}
-
-func TestWorkerSkipsAMessageThatIsNoEvent(t *testing.T) {
-	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
-	for _, test := range [][2]string{
-		{"mailtrap.sending.bounce", "a@example.com"},
-		{"mailtrap.sending.bounce", `{"event":"activity_log.user.login"}`},
-		{"mailtrap.activity_log.user_login", bounce("m-1")},
-		{"mailtrap.inbound.message_received", `null`},
-		{"mailtrap.else", bounce("m-1")},
-	} {
-		_, err := q.js.Publish(t.Context(), test[0], []byte(test[1]))
-		require.NoError(t, err)
-	}
-	publishAll(t, q, bounce("m-1"))
-	var handed handings
-	logs, consumer := startWorker(t, q, ackWait, func(_ context.Context, id string, ev mailtrapwebhook.Event) error {
-		handed.add(id, ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID)
-		return nil
-	})
-	waitUntilHandled(t, consumer)
-
-	require.Equal(t, map[string]int{"m-1": 1}, handed.count())
-	info, err := consumer.Info(t.Context())
-	require.NoError(t, err)
-	require.EqualValues(t, 6, info.Delivered.Consumer, "a message came again")
-	require.Equal(t, 5, strings.Count(logs.String(), "message is no event"), logs)
+	require.Contains(t, logs.String(), "worker_test.go", "no stack of the panic")
+	require.Contains(t, logs.String(), `retry_in=1ms error="no database"`)
 	require.NotContains(t, logs.String(), "example.com")
 }
 
 func TestEventOfAKilledWorkerComesAgain(t *testing.T) {
+	t.Parallel()
 	_, url := startNode(t, "alone", t.TempDir(), "-1")
-	q := openTestQueue(t, options{nats: url, replicas: 1, maxBytes: testMaxBytes})
+	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("m-1"))
 	hanging, _ := startProcess(t, "worker", regexp.MustCompile(`(handed m-1)`), url)
 	hanging.kill()
 
 	var handed handings
-	_, consumer := startWorker(t, q, killedAckWait, func(_ context.Context, id string, ev mailtrapwebhook.Event) error {
-		handed.add(id, ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID)
-		return nil
-	})
-	waitUntilHandled(t, consumer)
+	_, consumer := startWorker(t, q, killedAckWait, handed.handle)
+	waitUntilHandled(t, q, consumer)
 	require.Equal(t, map[string]int{"m-1": 1}, handed.count())
 }
 
@@ -93,34 +64,30 @@ const killedAckWait = time.Second
 // the URLs of the servers.
 func runWorkerThatHangs() {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	q, err := openQueue(context.Background(), options{nats: os.Args[1], replicas: 1, maxBytes: testMaxBytes}, logger)
+	q, err := openQueue(context.Background(), options{nats: servers{urls: os.Args[1]}, replicas: 1, maxBytes: testMaxBytes}, logger)
 	if err != nil {
 		panic(err)
 	}
-	consumer, err := q.consumer(context.Background(), killedAckWait)
+	consumer, err := q.consumer(context.Background(), q.stream, killedAckWait)
 	if err != nil {
 		panic(err)
 	}
-	w := &worker{consumer: consumer, backoff: backoff, logger: logger, handle: func(
-		_ context.Context, _ string, ev mailtrapwebhook.Event,
-	) error {
+	panic(newTestWorker(q, consumer, logger, func(_ context.Context, _ string, ev mailtrapwebhook.Event) error {
 		fmt.Fprintln(os.Stderr, "handed", ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID)
 		select {}
-	}}
-	panic(w.run(context.Background()))
+	}).run(context.Background()))
 }
 
-// A worker that ends first handles and acknowledges the events that it has.
-func TestEndingWorkerFinishesItsEvents(t *testing.T) {
-	dir := t.TempDir()
-	q, err := openQueue(t.Context(), options{dir: dir, replicas: 1, maxBytes: testMaxBytes}, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
+// A worker that ends acknowledges the event that it has begun. It gives the
+// others back at once: other programs need not wait for ackWait.
+func TestEndingWorkerEndsItsEventAndGivesBackTheOthers(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
 	publishAll(t, q, bounce("m-1"), bounce("m-2"), bounce("m-3"))
-	consumer, err := q.consumer(t.Context(), ackWait)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	before := q.conn.Stats().InMsgs
-	w := &worker{consumer: consumer, backoff: backoff, logger: slog.New(slog.DiscardHandler), handle: func(
+	w := newTestWorker(q, consumer, slog.New(slog.DiscardHandler), func(
 		ctx context.Context, _ string, _ mailtrapwebhook.Event,
 	) error {
 		for q.conn.Stats().InMsgs < before+3 && ctx.Err() == nil { // until all three are here
@@ -128,14 +95,18 @@ func TestEndingWorkerFinishesItsEvents(t *testing.T) {
 		}
 		cancel()
 		return ctx.Err()
-	}}
+	})
+	w.parallel = 1
 	require.NoError(t, w.run(ctx))
-	q.close()
-
-	q = openTestQueue(t, options{dir: dir, replicas: 1, maxBytes: testMaxBytes})
-	consumer, err = q.consumer(t.Context(), ackWait)
+	info, err := consumer.Info(t.Context())
 	require.NoError(t, err)
-	require.EqualValues(t, 3, consumer.CachedInfo().AckFloor.Stream)
+	require.EqualValues(t, 1, info.AckFloor.Stream)
+	require.Equal(t, 2, info.NumAckPending)
+
+	var handed handings
+	_, consumer = startWorker(t, q, ackWait, handed.handle)
+	waitUntilHandled(t, q, consumer)
+	require.Equal(t, map[string]int{"m-2": 1, "m-3": 1}, handed.count())
 }
 
 // Otherwise the program repeats work when it starts again.
@@ -149,14 +120,159 @@ func TestEndedProgramHasAcknowledgedEachHandledEvent(t *testing.T) {
 		require.Equal(t, exitOK, program.end(t))
 
 		q := openTestQueue(t, options{dir: dir, replicas: 1, maxBytes: testMaxBytes})
-		consumer, err := q.consumer(t.Context(), ackWait)
+		consumer, err := q.consumer(t.Context(), q.stream, ackWait)
 		require.NoError(t, err)
 		info := consumer.CachedInfo()
 		handled := strings.Count(program.logs.String(), eventLine)
 		require.NotZero(t, handled)
-		require.EqualValues(t, handled, int(info.Delivered.Consumer)-info.NumAckPending)
+		left := int(info.NumPending) + info.NumAckPending
+		require.Equal(t, len(stored(t, q.stream)), handled+left)
 		q.close()
 	}
+}
+
+// The stream hands out later events although more fail than workers may have at
+// a time.
+func TestFailingEventsHoldUpNoOthers(t *testing.T) {
+	_, url := startNode(t, "alone", t.TempDir(), "-1") // does not sync
+	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: testMaxBytes})
+	failing := make([]string, 1500)
+	for i := range failing {
+		failing[i] = bounce(fmt.Sprint("fails-", i))
+	}
+	publishAll(t, q, failing...)
+	publishAll(t, q, bounce("succeeds"))
+	handled := make(chan struct{})
+	startWorker(t, q, ackWait, func(_ context.Context, _ string, ev mailtrapwebhook.Event) error {
+		if ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID == "succeeds" {
+			close(handled)
+			return nil
+		}
+		return errors.New("no database")
+	}, func(w *worker) { w.backoff = backoffForGood })
+	select {
+	case <-handled:
+	case <-time.After(patience):
+		t.Fatal("an event waits for those that fail")
+	}
+}
+
+// backoffForGood puts off failed events beyond the end of the test.
+func backoffForGood(uint64) time.Duration { return time.Hour }
+
+// Events that were tried before have workers of their own.
+func TestRetriesHoldUpNoFirstAttempt(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+	publishAll(t, q, bounce("m-1"), bounce("m-2"))
+	var handed handings
+	release, retrying := make(chan struct{}), make(chan struct{}, 2)
+	startWorker(t, q, ackWait, func(_ context.Context, id string, ev mailtrapwebhook.Event) error {
+		message := ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID
+		switch times := handed.add(id, message); {
+		case message == "fresh":
+			return nil
+		case times > 1:
+			retrying <- struct{}{}
+			<-release
+			return nil
+		}
+		return errors.New("no database")
+	}, func(w *worker) { w.parallel = 1 })
+	<-retrying
+	publishAll(t, q, bounce("fresh"))
+	require.Eventually(t, func() bool { return handed.count()["fresh"] == 1 }, patience, tick)
+	close(release)
+}
+
+// Work that ignores its context holds up no other event, not even with one
+// worker. If it succeeds after all, the event does not come again.
+func TestHangingWorkIsAbandoned(t *testing.T) {
+	for hangsIn, attempt := range map[string]int{"the first attempt": 1, "a retry": 2} {
+		t.Run(hangsIn, func(t *testing.T) {
+			q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+			publishAll(t, q, bounce("hangs"), bounce("succeeds"))
+			hang := make(chan struct{})
+			var handed handings
+			registry := prometheus.NewRegistry()
+			logs, consumer := startWorker(t, q, ackWait, func(_ context.Context, id string, ev mailtrapwebhook.Event) error {
+				message := ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID
+				switch times := handed.add(id, message); {
+				case message == "hangs" && times == attempt:
+					<-hang
+				case message == "hangs":
+					return errors.New("no database")
+				}
+				return nil
+			}, func(w *worker) {
+				w.parallel, w.timeout, w.metrics = 1, 10*time.Millisecond, newMetrics(registry)
+				w.backoff = func(attempts uint64) time.Duration { return time.Hour * time.Duration(attempts+1-uint64(attempt)) }
+			})
+			require.Eventually(t, func() bool {
+				return handed.count()["succeeds"] == 1 && strings.Contains(logs.String(), errAbandoned.Error())
+			}, patience, tick)
+			require.EqualValues(t, 1, valueOf(t, registry, `mailtrap_queue_attempts_total{result="abandoned"}`))
+
+			close(hang)
+			waitUntilHandled(t, q, consumer)
+			require.Equal(t, map[string]int{"hangs": attempt, "succeeds": 1}, handed.count())
+			require.Contains(t, logs.String(), "abandoned work has succeeded")
+		})
+	}
+}
+
+// An event that there is no room to retry stays in the stream.
+func TestEventStaysIfThereIsNoRoomForItsRetry(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: 800}) // and 201 for retries
+	publishAll(t, q, bounce("m-1"))
+	var handed handings
+	logs, consumer := startWorker(t, q, ackWait, func(ctx context.Context, id string, ev mailtrapwebhook.Event) error {
+		if handed.add(id, "m-1") < 3 {
+			return errors.New("no database")
+		}
+		return nil
+	})
+	waitUntilHandled(t, q, consumer)
+	require.Equal(t, map[string]int{"m-1": 3}, handed.count())
+	require.Contains(t, logs.String(), "event cannot be moved to the stream of retries")
+}
+
+func TestWorkerEndsWithoutTheWorkThatHangs(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+	publishAll(t, q, bounce("m-1"), bounce("m-2"))
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := newTestWorker(q, consumer, slog.New(slog.DiscardHandler), func(context.Context, string, mailtrapwebhook.Event) error {
+		cancel()
+		select {}
+	})
+	w.timeout = 10 * time.Millisecond
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(patience):
+		t.Fatal("the worker does not end")
+	}
+}
+
+func TestWorkersHandleEventsAtTheSameTime(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+	const parallel = 4
+	var texts []string
+	for i := range parallel {
+		texts = append(texts, bounce(fmt.Sprint(i)))
+	}
+	publishAll(t, q, texts...)
+	var together sync.WaitGroup
+	together.Add(parallel)
+	_, consumer := startWorker(t, q, ackWait, func(context.Context, string, mailtrapwebhook.Event) error {
+		together.Done()
+		together.Wait()
+		return nil
+	}, func(w *worker) { w.parallel = parallel })
+	waitUntilHandled(t, q, consumer)
 }
 
 func TestBackoff(t *testing.T) {
@@ -167,60 +283,44 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-func TestDecodeReturnsThePublishedEvent(t *testing.T) {
-	bodies := []string{
-		`{"events":[[{"event":"bounce","message_id":"m"}],{"events":[{"event":"bounce"}]},5,null,"x",{},{"event":"new"}]}`,
-		`{"event":"bounce","message_id":"m-1"}` + "\n" + `{"event":"bou` + "\n" + "no JSON \xff\n",
-		`{"events":[{"event":"spam_complaint"},{"event":"inbound_message_received","inbound_inbox_id":1}]}`,
+// startWorker starts a worker, and its retrier, until the test ends. set may
+// change it before.
+func startWorker(
+	t *testing.T, q *queue, ackWait time.Duration, handle handleFunc, set ...func(*worker),
+) (*syncBuffer, jetstream.Consumer) {
+	t.Helper()
+	logs := new(syncBuffer)
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
+	require.NoError(t, err)
+	w := newTestWorker(q, consumer, slog.New(slog.NewTextHandler(logs, nil)), handle)
+	for _, set := range set {
+		set(w)
 	}
-	for _, pattern := range []string{"json/*.json", "jsonl/*.jsonl"} {
-		files, err := filepath.Glob("../../testdata/" + pattern)
-		require.NoError(t, err)
-		require.NotEmpty(t, files)
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			bodies = append(bodies, string(text))
-		}
-	}
-	for _, body := range bodies {
-		events, err := mailtrapwebhook.Parse([]byte(body))
-		require.NoError(t, err)
-		for _, want := range events {
-			msg := message(want, want.Key())
-			got, err := decode(msg.Subject, msg.Data)
-			require.NoError(t, err)
-			if unknown, ok := want.(*mailtrapwebhook.UnknownEvent); ok {
-				require.IsType(t, unknown, got)
-				require.Equal(t, unknown.Raw, got.RawJSON())
-				continue // an Err names another place
-			}
-			require.Empty(t, cmp.Diff(want, got))
-			require.Equal(t, want.Key(), got.Key())
-		}
+	t.Cleanup(startBoth(t, w))
+	return logs, consumer
+}
+
+// startBoth starts a worker and its retrier. The returned function ends them.
+func startBoth(t *testing.T, w *worker) (end func()) {
+	t.Helper()
+	retries, err := w.queue.consumer(t.Context(), w.queue.retry, ackWait)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- w.run(ctx) }()
+	go func() { ended <- w.retrier(retries).run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, errors.Join(<-ended, <-ended))
 	}
 }
 
-// startWorker starts a worker until the test ends.
-func startWorker(t *testing.T, q *queue, ackWait time.Duration, handle handleFunc) (*syncBuffer, jetstream.Consumer) {
-	t.Helper()
-	logs := new(syncBuffer)
-	consumer, err := q.consumer(t.Context(), ackWait)
-	require.NoError(t, err)
-	w := &worker{
-		consumer: consumer,
-		handle:   handle,
-		backoff:  func(uint64) time.Duration { return time.Millisecond },
-		logger:   slog.New(slog.NewTextHandler(logs, nil)),
+func newTestWorker(q *queue, consumer jetstream.Consumer, logger *slog.Logger, handle handleFunc) *worker {
+	return &worker{
+		queue: q, consumer: consumer, handle: handle, parallel: 2, attempts: defaultAttempts, timeout: handleTimeout,
+		backoff: func(uint64) time.Duration { return time.Millisecond },
+		metrics: newMetrics(prometheus.NewRegistry()), logger: logger,
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
-	return logs, consumer
 }
 
 // handings counts the events that a worker gets.
@@ -242,10 +342,16 @@ func (h *handings) add(id, name string) int {
 	return h.ids[id]
 }
 
+// handle counts an event and handles it.
+func (h *handings) handle(_ context.Context, id string, ev mailtrapwebhook.Event) error {
+	h.add(id, ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID)
+	return nil
+}
+
 func (h *handings) count() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.names
+	return maps.Clone(h.names)
 }
 
 // publishAll publishes events as one delivery.
@@ -270,11 +376,15 @@ func deliveryOf(t *testing.T, events ...string) (d *mailtrapwebhook.Delivery) {
 	return d
 }
 
-// waitUntilHandled waits until all events of the stream are acknowledged.
-func waitUntilHandled(t *testing.T, consumer jetstream.Consumer) {
+// waitUntilHandled waits until no event waits for a worker or a retry.
+func waitUntilHandled(t *testing.T, q *queue, consumer jetstream.Consumer) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		info, err := consumer.Info(t.Context())
-		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+		if err != nil || info.NumPending > 0 || info.NumAckPending > 0 {
+			return false
+		}
+		retries, err := q.retry.Info(t.Context()) // after the other: an event moves from there to here
+		return err == nil && retries.State.Msgs == 0
 	}, patience, tick)
 }

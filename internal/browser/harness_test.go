@@ -1,4 +1,9 @@
 // Package browser tests the inspector's page in Chromium.
+//
+// It builds the inspector, and needs Debian's chromium, curl, and npm for axe-core.
+// Run it with -count=1: go test does not see when the page changes.
+//
+//	cd internal/browser && go test -count=1 .
 package browser
 
 import (
@@ -11,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -297,26 +301,4 @@ func (p *tab) choose(selector, value string) {
 		node.value = %q;
 		node.dispatchEvent(new Event("change", { bubbles: true }));
 	})()`, selector, value))
-}
-
-// shot saves a picture of the page.
-func (p *tab) shot(path string) {
-	p.t.Helper()
-	png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
-	require.NoError(p.t, err)
-	require.NoError(p.t, os.WriteFile(path, png, 0o644))
-}
-
-// A watch notes what a page must never do.
-type watch struct {
-	origin string
-
-	mu     sync.Mutex
-	faults []string
-}
-
-func (w *watch) note(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.faults = append(w.faults, fmt.Sprintf(format, args...))
 }

@@ -117,6 +117,32 @@ func TestHostileAnswerShowsAsText(t *testing.T) {
 	require.Empty(t, eval[string](p, unseenOnPage))
 }
 
+// A tunnel lets everybody send 8 MiB. Whatever they are, the page must live.
+func TestHugeBodies(t *testing.T) {
+	in := start(t)
+	p := in.open(wide, "")
+	for i, body := range []string{
+		strings.Repeat("[", 8<<20),
+		strings.Repeat("\n", 8<<20),
+		`{"events":[` + strings.Repeat("1,", 4<<20-16) + `1]}`,
+		`{"events":[{"event":"open","category":"` + strings.Repeat("漢", 8<<20/3-64) + `"}]}`,
+	} {
+		in.post(secret, []byte(body))
+		p.show(i + 1)
+		p.click("#tab-Body")
+		p.wait(`document.querySelectorAll("#panel .line").length > 0`)
+		require.LessOrEqual(t, eval[int](p, `document.querySelector("#panel .code").scrollHeight`), 200_000*18)
+		eval[any](p, `document.querySelector("#panel .code").scrollTop = 1e9, 1`)
+		p.button("#detail", "Bytes")
+		p.wait(`document.querySelectorAll("#panel .hex").length > 0`)
+		began := time.Now()
+		p.wait("1")
+		require.Less(t, time.Since(began), time.Second)
+		require.Less(t, p.count("#panel *"), 20_000)
+		p.click("#tab-Events")
+	}
+}
+
 // The page must not be the only guard: a policy keeps markup that came through
 // from running.
 func TestContentPolicy(t *testing.T) {

@@ -76,4 +76,7 @@ func TestScreenReaderHearsOfNewDeliveriesOnce(t *testing.T) {
 	in.post("another-secret", samples(asJSON, "open"))
 	p.wait("said.length > 0")
 	require.Equal(t, []string{"51 new deliveries, 1 not verified"}, eval[[]string](p, "said"))
+	// How many match a filter is said at once.
+	p.choose("[name=verified]", "no")
+	p.wait(`said.at(-1) === "1 match"`)
 }

@@ -246,19 +246,26 @@ func TestSenderThatHangsUpGetsNoAnswer(t *testing.T) {
 	defer app.Close()
 	in := start(t, "-forward", app.URL)
 	p := in.open(wide, "")
-	signed := webhooktest.NewRequest("/", secret, samples(asJSON, "bounce"))
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, in.url+"/webhooks/mailtrap", signed.Body)
-	require.NoError(t, err)
-	request.Header = signed.Header
-	go func() {
-		_, _ = http.DefaultClient.Do(request)
-	}()
+	send := func() {
+		signed := webhooktest.NewRequest("/", secret, samples(asJSON, "bounce"))
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, in.url+"/webhooks/mailtrap", signed.Body)
+		require.NoError(t, err)
+		request.Header = signed.Header
+		go func() {
+			_, _ = http.DefaultClient.Do(request)
+		}()
+	}
+	send()
 	p.waitText("#rows .status.waiting", "\u2026")
 	p.choose("[name=status]", "not200")
 	p.waitText("#none", "No delivery matches.") // it may still be answered 200
+	send()
+	p.waitText("#legend .number", "2") // it is there, and waits too
+	require.Equal(t, "0 matches", p.text("#total"))
 	cancel()
+	p.waitText("#total", "2 matches")
 	p.waitText("#rows .status.bad", "none")
 	p.click("#rows [role=option]")
 	p.click("#tab-Answer")

@@ -161,6 +161,23 @@ func (in *inspector) body(id int) []byte {
 	return body
 }
 
+func TestCopyWhileAnotherDeliveryLoads(t *testing.T) {
+	in := start(t)
+	bodies := [][]byte{samples(asJSON, "bounce"), samples(asJSON, "open")}
+	for _, body := range bodies {
+		in.post(secret, body)
+	}
+	p := in.open(wide, "#id=1")
+	p.waitText("#detail h2", "Delivery 1")
+	eval[any](p, `window.fetch = ((fetch) => async (path, options) => {
+		if (path === "/api/deliveries/2") await new Promise((done) => setTimeout(done, 1000));
+		return fetch(path, options);
+	})(window.fetch), location.hash = "#id=2"`)
+	require.Contains(t, p.copied("Copy as curl"), string(bodies[0]))
+	p.waitText("#detail h2", "Delivery 2")
+	require.Contains(t, p.copied("Copy as curl"), string(bodies[1]))
+}
+
 func TestWhereTheClipboardIsRefusedTheTextIsShown(t *testing.T) {
 	in := start(t)
 	in.post(secret, samples(asJSON, "bounce"))

@@ -2,7 +2,9 @@ package browser
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -11,6 +13,20 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 )
+
+// A watch notes what a page must never do.
+type watch struct {
+	origin string
+
+	mu     sync.Mutex
+	faults []string
+}
+
+func (w *watch) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
 
 // listen notes dialogs, errors, violations of the content policy, and requests
 // to anywhere but the inspector.

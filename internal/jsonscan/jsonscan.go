@@ -219,13 +219,14 @@ func (s *Scanner) number(i int) (end int) {
 
 // digits passes over one or more digits.
 func (s *Scanner) digits(i int) (end int) {
-	if !isDigit(s.byteAt(i)) {
+	text, end := s.text, i // a local text stays in registers
+	for end < len(text) && isDigit(text[end]) {
+		end++
+	}
+	if end == i {
 		return s.fail(i, BadNumber)
 	}
-	for i < len(s.text) && isDigit(s.text[i]) {
-		i++
-	}
-	return i
+	return end
 }
 
 // string passes over the string whose opening quote is at i. It reports whether

@@ -17,22 +17,25 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 // programVariable makes the test binary run the program.
 const programVariable = "EXACTLYONCE_TEST_PROGRAM"
 
-var server *servers.Server
+var server, bouncer *servers.Server
 
 func TestMain(m *testing.M) {
 	if os.Getenv(programVariable) != "" {
 		main()
 		return
 	}
-	os.Exit(servers.Main(m, servers.Use{In: &server, Start: servers.Postgres}))
+	os.Exit(servers.Main(m,
+		servers.Use{In: &server, Start: servers.Postgres},
+		servers.Use{In: &bouncer, Start: func(dir string) (*servers.Server, error) { return servers.PgBouncer(dir, server) }},
+	))
 }
 
 // A database belongs to one test.

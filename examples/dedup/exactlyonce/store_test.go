@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -106,6 +107,24 @@ func TestEventsWithoutKeysAreStoredEachTime(t *testing.T) {
 	db.requireOnce(t, batches)
 	storeAll(t, db, d)
 	require.Len(t, db.stored(t), 5, "an event without a key was not stored again")
+}
+
+// PgBouncer gives each transaction another connection to the server.
+func TestPgBouncer(t *testing.T) {
+	proxy := servers.NewProxy(t, bouncer)
+	pool := openPool(t, "postgres://postgres@"+proxy.Address()+"/postgres?sslmode=disable")
+	require.NoError(t, createTables(t.Context(), pool))
+	var all sync.WaitGroup
+	for _, b := range replicas.NewBatches(t, 40, 5) {
+		b.Events[1] = spoil(t, b.Events[1])
+		all.Go(func() {
+			if dead, err := store(t.Context(), pool, delivery(b.Events...)); dead != 1 || err != nil {
+				t.Error(dead, err)
+			}
+		})
+	}
+	all.Wait()
+	require.NoError(t, ready(t.Context(), pool))
 }
 
 // The kit asks whether the program loses, repeats or lets in anything.

@@ -1,11 +1,14 @@
 // Package pgdedup de-duplicates Mailtrap's events for all processes that share
 // a PostgreSQL database.
 //
-// Each call is one statement. Once its connection has prepared the statement, a
-// call takes one round trip, whatever the number of keys. Only the server's
-// clock counts: processes send how long a mark lasts, never a time of day.
-// Reserve also removes two expired marks for each key, so that the table stays
-// small.
+// Each call is one statement and takes one round trip, whatever the number of
+// keys. Only the server's clock counts: processes send how long a mark lasts,
+// never a time of day. Reserve also removes two expired marks for each key, so
+// that the table stays small.
+//
+// It works behind PgBouncer, also in transaction mode, and with any
+// default_transaction_isolation. With serializable or repeatable read, calls
+// that meet take more round trips, because the server turns some away.
 //
 // A call outlasts a crash of the server, unless synchronous_commit is off. When
 // a replica that lags behind takes over, the last marks may be lost. An event
@@ -20,9 +23,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -88,6 +93,14 @@ const (
 		))`
 )
 
+// The codes of errors after which the same statement may succeed.
+const (
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+
+	maxPause = 20 * time.Millisecond // a random part of it keeps two statements from meeting again
+)
+
 var errNoLease = errors.New("pgdedup: the lease is not positive: pass a time that is longer than the work")
 
 // A Deduplicator is a [mailtrapwebhook.Deduplicator] in PostgreSQL. It is safe
@@ -133,17 +146,7 @@ func (d *Deduplicator) Reserve(
 	if len(keys) == 0 {
 		return nil, ctx.Err() // saves a round trip
 	}
-	rows, _ := d.pool.Query(ctx, reserve, toBytes(keys), lease) // ForEachRow returns its error
-	found := make(map[string]mailtrapwebhook.Reservation, len(keys))
-	var key []byte
-	var handled bool
-	_, err := pgx.ForEachRow(rows, []any{&key, &handled}, func() error {
-		found[string(key)] = mailtrapwebhook.Reserved
-		if handled {
-			found[string(key)] = mailtrapwebhook.Handled
-		}
-		return nil
-	})
+	found, err := d.run(ctx, reserve, toBytes(keys), lease)
 	if err != nil {
 		return nil, fmt.Errorf("pgdedup: cannot reserve: %w", err)
 	}
@@ -172,7 +175,7 @@ func (d *Deduplicator) Commit(ctx context.Context, keys []string) error {
 	if len(keys) == 0 {
 		return ctx.Err()
 	}
-	if _, err := d.pool.Exec(ctx, commit, toBytes(keys), d.retention); err != nil {
+	if _, err := d.run(ctx, commit, toBytes(keys), d.retention); err != nil {
 		return fmt.Errorf("pgdedup: cannot commit: %w", err)
 	}
 	return nil
@@ -183,10 +186,50 @@ func (d *Deduplicator) Release(ctx context.Context, keys []string) error {
 	if len(keys) == 0 {
 		return ctx.Err()
 	}
-	if _, err := d.pool.Exec(ctx, release, toBytes(keys)); err != nil {
+	if _, err := d.run(ctx, release, toBytes(keys)); err != nil {
 		return fmt.Errorf("pgdedup: cannot release: %w", err)
 	}
 	return nil
+}
+
+// run runs a statement. It tries again while the server turns the statement away
+// for the sake of another one, as it may with serializable transactions.
+func (d *Deduplicator) run(
+	ctx context.Context, statement string, args ...any,
+) (found map[string]mailtrapwebhook.Reservation, err error) {
+	for {
+		found, err = d.runOnce(ctx, statement, args)
+		var failure *pgconn.PgError
+		if !errors.As(err, &failure) || failure.Code != serializationFailure && failure.Code != deadlockDetected {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(rand.N(maxPause)):
+		}
+	}
+}
+
+// runOnce returns the rows of a statement, which are those of reserve.
+func (d *Deduplicator) runOnce(
+	ctx context.Context, statement string, args []any,
+) (map[string]mailtrapwebhook.Reservation, error) {
+	// This mode leaves no prepared statement on the connection, which behind
+	// PgBouncer may serve another client next.
+	args = append([]any{pgx.QueryExecModeExec}, args...)
+	rows, _ := d.pool.Query(ctx, statement, args...) // ForEachRow returns its error
+	found := make(map[string]mailtrapwebhook.Reservation)
+	var key []byte
+	var handled bool
+	_, err := pgx.ForEachRow(rows, []any{&key, &handled}, func() error {
+		found[string(key)] = mailtrapwebhook.Reserved
+		if handled {
+			found[string(key)] = mailtrapwebhook.Handled
+		}
+		return nil
+	})
+	return found, err
 }
 
 func toBytes(keys []string) [][]byte {

@@ -8,23 +8,29 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/storetest"
 )
 
-var server *servers.Server
+var server, bouncer *servers.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(servers.Main(m, servers.Use{In: &server, Start: servers.Postgres}))
+	os.Exit(servers.Main(m,
+		servers.Use{In: &server, Start: servers.Postgres},
+		servers.Use{In: &bouncer, Start: func(dir string) (*servers.Server, error) {
+			return servers.PgBouncer(dir, server)
+		}}))
 }
 
-func connect(t *testing.T, proxy *servers.Proxy) *pgxpool.Pool {
-	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", proxy.Address()))
+func connect(t *testing.T, proxy *servers.Proxy, settings string) *pgxpool.Pool {
+	config, err := pgxpool.ParseConfig(
+		fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable&%s", proxy.Address(), settings))
 	require.NoError(t, err)
 	// The tests count round trips: the pool must not ping idle connections.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
@@ -35,34 +41,46 @@ func connect(t *testing.T, proxy *servers.Proxy) *pgxpool.Pool {
 }
 
 func TestConformance(t *testing.T) {
+	t.Run("a server", func(t *testing.T) { conform(t, server, "") })
+	t.Run("serializable transactions", func(t *testing.T) {
+		conform(t, server, "default_transaction_isolation=serializable")
+	})
+	t.Run("PgBouncer", func(t *testing.T) { conform(t, bouncer, "") })
+}
+
+func conform(t *testing.T, front *servers.Server, settings string) {
 	storetest.Run(t, func(t *testing.T, retention time.Duration) storetest.Store {
-		proxy := servers.NewProxy(t, server)
-		pool := connect(t, proxy)
-		_, err := pool.Exec(t.Context(), "DROP TABLE IF EXISTS mailtrap_dedup")
+		proxy := servers.NewProxy(t, front)
+		pool := connect(t, proxy, "")
+		_, err := pool.Exec(t.Context(), "DROP TABLE IF EXISTS mailtrap_dedup", pgx.QueryExecModeExec)
 		require.NoError(t, err)
 		require.NoError(t, pgdedup.New(pool, 0).CreateTable(t.Context()))
-		return storetest.Store{
+		store := storetest.Store{
 			Replica: func(t *testing.T) (mailtrapwebhook.Deduplicator, func()) {
-				pool := connect(t, proxy)
+				pool := connect(t, proxy, settings)
 				return pgdedup.New(pool, retention), pool.Close
 			},
 			Count: func(t *testing.T) (n int) {
-				require.NoError(t, pool.QueryRow(t.Context(), "SELECT count(*) FROM mailtrap_dedup").Scan(&n))
+				err := pool.QueryRow(t.Context(), "SELECT count(*) FROM mailtrap_dedup", pgx.QueryExecModeExec).Scan(&n)
+				require.NoError(t, err)
 				return n
 			},
 			Hold:       func(*testing.T) func() { return proxy.Hold() },
 			RoundTrips: proxy.RoundTrips,
-			Kill:       func(t *testing.T) { require.NoError(t, server.Kill()) },
-			Start:      func(t *testing.T) { require.NoError(t, server.Start()) },
 			OwnClock:   true,
 		}
+		if front == server { // PgBouncer makes its clients wait for a server that restarts
+			store.Kill = func(t *testing.T) { require.NoError(t, server.Kill()) }
+			store.Start = func(t *testing.T) { require.NoError(t, server.Start()) }
+		}
+		return store
 	})
 }
 
 // Processes that start at the same time must not fail to create the table.
 func TestProcessesCreateTheTableTogether(t *testing.T) {
 	proxy := servers.NewProxy(t, server)
-	pool := connect(t, proxy)
+	pool := connect(t, proxy, "")
 	for range 5 {
 		_, err := pool.Exec(t.Context(), "DROP TABLE IF EXISTS mailtrap_dedup")
 		require.NoError(t, err)
@@ -70,7 +88,7 @@ func TestProcessesCreateTheTableTogether(t *testing.T) {
 		require.ErrorContains(t, err, "mailtrap_dedup", "the call worked without the table")
 		var all sync.WaitGroup
 		for range 8 {
-			d := pgdedup.New(connect(t, proxy), 0)
+			d := pgdedup.New(connect(t, proxy, ""), 0)
 			all.Go(func() {
 				if err := d.CreateTable(t.Context()); err != nil {
 					t.Error(err)

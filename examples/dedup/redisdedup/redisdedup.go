@@ -16,8 +16,8 @@
 //     everysec, the default of appendfsync, a crash may lose the last second.
 //     Without appendonly, it loses everything since the last snapshot.
 //   - maxmemory-policy must be noeviction, the default. Other policies remove
-//     marks when the memory is full, and nobody notices. A key takes about 180
-//     bytes.
+//     marks when the memory is full, and nobody notices: see
+//     [Deduplicator.Check]. A key takes about 200 bytes.
 //   - Replicas lag behind. When one takes over, the last marks may be lost.
 //
 // An event whose mark is lost is handled again if Mailtrap sends it again.
@@ -25,8 +25,10 @@ package redisdedup
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -42,20 +44,27 @@ const DefaultRetention = 72 * time.Hour
 // slot.
 const prefix = "{mailtrap-dedup}:"
 
-// A mark is a string that expires: "reserved" or "handled".
+// A mark is a string that expires: "handled", or the name of the call that
+// reserved the key.
 var (
 	// The answers are the values of Reserved, Handled and Held.
 	reserve = redis.NewScript(`
-		local answers = {}
+		local answers, taken = {}, {}
 		for i, key in ipairs(KEYS) do
 			-- NX decides atomically: only one of many processes gets a free key.
-			if redis.call('SET', key, 'reserved', 'NX', 'PX', ARGV[1]) then
+			if redis.call('SET', key, ARGV[2], 'NX', 'PX', ARGV[1]) then
 				answers[i] = 1
-			elseif redis.call('GET', key) == 'handled' then
-				answers[i] = 2
 			else
-				answers[i] = 3
+				local mark = redis.call('GET', key)
+				if mark == 'handled' then
+					answers[i] = 2
+				elseif mark == ARGV[2] and not taken[key] then
+					answers[i] = 1 -- the client repeats a call whose answer was lost
+				else
+					answers[i] = 3
+				end
 			end
+			taken[key] = true -- an equal key later in the call is held
 		end
 		return answers`)
 
@@ -68,11 +77,21 @@ var (
 	release = redis.NewScript(`
 		for _, key in ipairs(KEYS) do
 			-- A late Release must not remove a handled mark.
-			if redis.call('GET', key) == 'reserved' then
+			if redis.call('GET', key) ~= 'handled' then
 				redis.call('DEL', key)
 			end
 		end`)
+
+	// A script asks the node that has the keys, whichever client runs it.
+	policy = redis.NewScript(`
+		local info = redis.pcall('INFO', 'memory')
+		return type(info) == 'string' and string.match(info, 'maxmemory_policy:(%S+)') or ''`)
 )
+
+// ErrUnknownPolicy is returned by [Deduplicator.Check] if the server does not tell
+// its maxmemory-policy. All else is well.
+var ErrUnknownPolicy = errors.New("redisdedup: the server does not tell its maxmemory-policy: " +
+	"make sure that it is noeviction, or allow INFO")
 
 var errNoLease = errors.New("redisdedup: the lease is not positive: pass a time that is longer than the work")
 
@@ -86,9 +105,9 @@ type Deduplicator struct {
 	retention time.Duration
 }
 
-// New returns a Deduplicator on client, such as a *redis.Client or a
-// *redis.ClusterClient. It remembers handled keys for retention, or for
-// [DefaultRetention] if retention is not positive. It does not close client.
+// New returns a Deduplicator on client, which may be any [redis.UniversalClient].
+// It remembers handled keys for retention, or for [DefaultRetention] if retention
+// is not positive. It does not close client. Call Check when your program starts.
 //
 // Set ContextTimeoutEnabled in the client's options. Without it, a call whose
 // context ends may leave a goroutine behind until the client's own timeout.
@@ -97,6 +116,39 @@ func New(client redis.Scripter, retention time.Duration) *Deduplicator {
 		retention = DefaultRetention
 	}
 	return &Deduplicator{client, retention}
+}
+
+// Check reserves a key and releases it, and looks at the server's settings. It
+// returns an error that says what to change, or [ErrUnknownPolicy].
+func (d *Deduplicator) Check(ctx context.Context) error {
+	key := []string{"check/" + rand.Text()}
+	answers, err := d.Reserve(ctx, key, time.Minute)
+	_, moved := redis.IsMovedError(err)
+	switch {
+	case moved:
+		return errors.New("redisdedup: the server is one node of a cluster: use a redis.ClusterClient with its address")
+	case err != nil && strings.Contains(err.Error(), "unknown command"):
+		return errors.New("redisdedup: the server runs no scripts: if it is a sentinel, use redis.NewFailoverClient")
+	case err != nil:
+		return err
+	case answers[0] != mailtrapwebhook.Reserved:
+		return fmt.Errorf("redisdedup: a new key is %v: use a server that answers as Redis does", answers[0])
+	}
+	if err := d.Release(ctx, key); err != nil {
+		return err
+	}
+	cmd, err := d.run(ctx, policy, key)
+	if err != nil {
+		return fmt.Errorf("redisdedup: cannot read the server's settings: %w", err)
+	}
+	switch is, err := cmd.Text(); {
+	case err != nil || is == "":
+		return ErrUnknownPolicy
+	case is != "noeviction":
+		return fmt.Errorf("redisdedup: the server's maxmemory-policy is %s, "+
+			"which forgets handled events when its memory is full: set it to noeviction", is)
+	}
+	return nil
 }
 
 // Reserve implements [mailtrapwebhook.Deduplicator]. After an error, some keys
@@ -110,7 +162,8 @@ func (d *Deduplicator) Reserve(
 	if len(keys) == 0 {
 		return nil, ctx.Err() // saves a round trip
 	}
-	cmd, err := d.run(ctx, reserve, keys, milliseconds(lease))
+	// The name tells this call's marks from others' when the client repeats it.
+	cmd, err := d.run(ctx, reserve, keys, milliseconds(lease), "reserved:"+rand.Text()[:13])
 	if err != nil {
 		return nil, fmt.Errorf("redisdedup: cannot reserve: %w", err)
 	}

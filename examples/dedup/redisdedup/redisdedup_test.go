@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/servers"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/storetest"
 )
 
 var single, cluster *servers.Server
@@ -82,4 +82,53 @@ func TestFullServerReturnsErrors(t *testing.T) {
 	require.ErrorContains(t, err, "OOM")
 	require.Nil(t, answers)
 	require.ErrorContains(t, d.Commit(t.Context(), []string{"new"}), "OOM")
+}
+
+// The client repeats a script when the connection breaks before the answer.
+func TestRepeatedReserveFindsItsKeys(t *testing.T) {
+	proxy := servers.NewProxy(t, single)
+	client := redis.NewClient(&redis.Options{Addr: proxy.Address()})
+	defer client.Close()
+	d := redisdedup.New(client, 0)
+	const reserved, handled, held = mailtrapwebhook.Reserved, mailtrapwebhook.Handled, mailtrapwebhook.Held
+	require.NoError(t, d.Commit(t.Context(), []string{"repeated/done"}))
+	got, err := d.Reserve(t.Context(), []string{"repeated/other"}, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []mailtrapwebhook.Reservation{reserved}, got)
+
+	proxy.LoseAnswer()
+	keys := []string{"repeated/a", "repeated/done", "repeated/a", "repeated/other", "repeated/b"}
+	got, err = d.Reserve(t.Context(), keys, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []mailtrapwebhook.Reservation{reserved, handled, held, held, reserved}, got)
+}
+
+func TestCheck(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Network: single.Network, Addr: single.Address})
+	defer client.Close()
+	d := redisdedup.New(client, 0)
+	require.NoError(t, d.Check(t.Context()))
+
+	t.Run("a policy that evicts", func(t *testing.T) {
+		require.NoError(t, client.ConfigSet(t.Context(), "maxmemory-policy", "volatile-lru").Err())
+		defer client.ConfigSet(context.Background(), "maxmemory-policy", "noeviction")
+		require.ErrorContains(t, d.Check(t.Context()), "maxmemory-policy is volatile-lru")
+	})
+	t.Run("a user who may not look", func(t *testing.T) {
+		acl := client.Do(t.Context(), "ACL", "SETUSER", "app", "on", "nopass", "~*", "+@all", "-info")
+		require.NoError(t, acl.Err())
+		app := redis.NewClient(&redis.Options{Network: single.Network, Addr: single.Address, Username: "app", Password: "x"})
+		defer app.Close()
+		require.ErrorIs(t, redisdedup.New(app, 0).Check(t.Context()), redisdedup.ErrUnknownPolicy)
+	})
+	t.Run("a node that lacks the keys", func(t *testing.T) {
+		_, lacks := servers.RedisNodes(t)
+		node := redis.NewClient(&redis.Options{Addr: lacks.Address})
+		defer node.Close()
+		require.NoError(t, node.Ping(t.Context()).Err())
+		require.ErrorContains(t, redisdedup.New(node, 0).Check(t.Context()), "use a redis.ClusterClient")
+		cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{lacks.Address}})
+		defer cluster.Close()
+		require.NoError(t, redisdedup.New(cluster, 0).Check(t.Context()))
+	})
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without these settings, everything works until the power fails or a
-// transaction takes long.
+// Without these settings, everything works until the power fails or two
+// processes meet.
 func TestSettings(t *testing.T) {
 	d, err := Open(t.Context(), filepath.Join(t.TempDir(), "dedup.db"), 0)
 	require.NoError(t, err)
@@ -18,4 +18,11 @@ func TestSettings(t *testing.T) {
 		require.NoError(t, d.db.QueryRow("PRAGMA "+name).Scan(&got))
 		require.Equal(t, want, got, name)
 	}
+}
+
+// SQLite answers a setting that it cannot make with another one, and no error.
+func TestOpenChecksSettings(t *testing.T) {
+	d, err := Open(t.Context(), ":memory:", 0)
+	require.ErrorContains(t, err, `journal_mode is "memory" and not "wal"`)
+	require.Nil(t, d)
 }

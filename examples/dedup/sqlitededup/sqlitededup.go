@@ -12,11 +12,12 @@
 // All processes use the machine's clock. If it is set forward, marks end
 // sooner.
 //
-// Reserve also removes two expired marks for each key.
+// Reserve and Commit also remove expired marks, two for each of their keys.
 package sqlitededup
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
 	"errors"
@@ -37,33 +38,50 @@ const DefaultRetention = 72 * time.Hour
 
 const openTimeout = 30 * time.Second
 
-// Times are in milliseconds since 1970. A statement gets its keys as one JSON
-// array. They are in hexadecimal digits, because a JSON string cannot hold
-// every byte.
+// Times are in milliseconds since 1970. A statement gets its fingerprints as one
+// JSON array, in hexadecimal digits.
+//
+// Each write to a large table is a write to a page of its own, because no two
+// fingerprints are neighbours. Reserved keys therefore have a small table of
+// their own: Reserve and Release write to no other.
 const (
 	schema = `
-		CREATE TABLE IF NOT EXISTS mailtrap_dedup (
-			key     BLOB PRIMARY KEY,
-			handled INTEGER NOT NULL, -- 1, or 0 for reserved
-			until   INTEGER NOT NULL
+		CREATE TABLE IF NOT EXISTS mailtrap_dedup_reserved (
+			key   BLOB PRIMARY KEY, -- a fingerprint
+			until INTEGER NOT NULL
 		) WITHOUT ROWID;
-		CREATE INDEX IF NOT EXISTS mailtrap_dedup_until ON mailtrap_dedup (until);`
+		CREATE TABLE IF NOT EXISTS mailtrap_dedup_handled (
+			key   BLOB PRIMARY KEY, -- a fingerprint
+			until INTEGER NOT NULL
+		) WITHOUT ROWID;
+		CREATE INDEX IF NOT EXISTS mailtrap_dedup_reserved_until ON mailtrap_dedup_reserved (until);
+		CREATE INDEX IF NOT EXISTS mailtrap_dedup_handled_until ON mailtrap_dedup_handled (until);`
 
 	find = `
-		SELECT key, handled FROM mailtrap_dedup
-		WHERE key IN (SELECT unhex(value) FROM json_each(?)) AND until > ?`
+		WITH asked (key) AS MATERIALIZED (SELECT unhex(value) FROM json_each(?1))
+		SELECT key, true FROM mailtrap_dedup_handled WHERE key IN asked AND until > ?2
+		UNION ALL
+		SELECT key, false FROM mailtrap_dedup_reserved WHERE key IN asked AND until > ?2`
 
-	mark = `
-		INSERT OR REPLACE INTO mailtrap_dedup (key, handled, until)
-		SELECT unhex(value), ?, ? FROM json_each(?)`
+	reserve = `
+		INSERT OR REPLACE INTO mailtrap_dedup_reserved (key, until)
+		SELECT unhex(value), ?2 FROM json_each(?1)`
+
+	commit = `
+		INSERT OR REPLACE INTO mailtrap_dedup_handled (key, until)
+		SELECT unhex(value), ?2 FROM json_each(?1)`
 
 	release = `
-		DELETE FROM mailtrap_dedup
-		WHERE key IN (SELECT unhex(value) FROM json_each(?)) AND NOT handled`
+		DELETE FROM mailtrap_dedup_reserved WHERE key IN (SELECT unhex(value) FROM json_each(?1))`
 
-	sweep = `
-		DELETE FROM mailtrap_dedup WHERE key IN (
-			SELECT key FROM mailtrap_dedup WHERE until <= ? ORDER BY until LIMIT ?
+	sweepReserved = `
+		DELETE FROM mailtrap_dedup_reserved WHERE key IN (
+			SELECT key FROM mailtrap_dedup_reserved WHERE until <= ?1 ORDER BY until LIMIT ?2
+		)`
+
+	sweepHandled = `
+		DELETE FROM mailtrap_dedup_handled WHERE key IN (
+			SELECT key FROM mailtrap_dedup_handled WHERE until <= ?1 ORDER BY until LIMIT ?2
 		)`
 )
 
@@ -91,16 +109,19 @@ func Open(ctx context.Context, path string, retention time.Duration) (*Deduplica
 		return nil, fmt.Errorf("sqlitededup: cannot open the file: %w", err)
 	}
 	db.SetMaxOpenConns(1) // SQLite has one writer: wait here, not there
-	if err := createTable(ctx, db); err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlitededup: cannot create the table: %w", err), db.Close())
+	if err := createTables(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlitededup: cannot create the tables: %w", err), db.Close())
+	}
+	if err := checkPragmas(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	return &Deduplicator{db, retention}, nil
 }
 
-// createTable creates the table if it does not exist. It tries again while
+// createTables creates the tables if they do not exist. It tries again while
 // another process opens the same new file: SQLite does not wait by itself when
 // it changes to a write-ahead log.
-func createTable(ctx context.Context, db *sql.DB) error {
+func createTables(ctx context.Context, db *sql.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	for {
@@ -118,12 +139,36 @@ func createTable(ctx context.Context, db *sql.DB) error {
 	}
 }
 
+// pragmas are settings of a connection. The driver sets each as _pragma, but
+// ignores what it does not know.
+var pragmas = []struct{ name, value string }{
+	{"busy_timeout", "30000"}, // as long as Mailtrap waits; first, since the others may wait too
+	{"journal_mode", "wal"},
+	{"synchronous", "2"}, // FULL
+}
+
+// checkPragmas returns an error unless the settings hold. Without them
+// everything works until the power fails or two processes meet.
+func checkPragmas(ctx context.Context, db *sql.DB) error {
+	for _, s := range pragmas {
+		var is string
+		if err := db.QueryRowContext(ctx, "PRAGMA "+s.name).Scan(&is); err != nil {
+			return fmt.Errorf("sqlitededup: cannot read the setting %s: %w", s.name, err)
+		}
+		if is != s.value {
+			return fmt.Errorf("sqlitededup: the setting %s is %q and not %q: "+
+				"use a file on a local disk, and a current modernc.org/sqlite", s.name, is, s.value)
+		}
+	}
+	return nil
+}
+
 func dsn(path string) string {
 	settings := url.Values{
-		"_busy_timeout": {"30000"}, // as long as Mailtrap waits
-		"_journal_mode": {"WAL"},
-		"_synchronous":  {"FULL"},
-		"_txlock":       {"immediate"}, // nobody else writes between a transaction's read and its write
+		"_txlock": {"immediate"}, // nobody else writes between a transaction's read and its write
+	}
+	for _, s := range pragmas {
+		settings.Add("_pragma", s.name+"("+s.value+")")
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + settings.Encode()
 }
@@ -139,10 +184,11 @@ func (d *Deduplicator) Reserve(
 	if lease <= 0 {
 		return nil, errNoLease // such a mark would protect no work
 	}
+	keys = fingerprints(keys)
 	var answers []mailtrapwebhook.Reservation
 	err := d.inTx(ctx, keys, func(tx *sql.Tx, now int64) error {
 		// Two for each key, so that the table shrinks again.
-		if _, err := tx.ExecContext(ctx, sweep, now, 2*len(keys)); err != nil {
+		if _, err := tx.ExecContext(ctx, sweepReserved, now, 2*len(keys)); err != nil {
 			return err
 		}
 		found, err := findMarks(ctx, tx, keys, now)
@@ -151,7 +197,7 @@ func (d *Deduplicator) Reserve(
 		}
 		var free []string
 		answers, free = answer(keys, found)
-		_, err = tx.ExecContext(ctx, mark, false, after(now, lease), toJSON(free))
+		_, err = tx.ExecContext(ctx, reserve, toJSON(free), after(now, lease))
 		return err
 	})
 	if err != nil {
@@ -204,9 +250,12 @@ func answer(
 // Commit implements [mailtrapwebhook.Deduplicator]. After an error, no key has
 // become Handled.
 func (d *Deduplicator) Commit(ctx context.Context, keys []string) error {
+	keys = fingerprints(keys)
 	err := d.inTx(ctx, keys, func(tx *sql.Tx, now int64) error {
-		_, err := tx.ExecContext(ctx, mark, true, after(now, d.retention), toJSON(keys))
-		return err
+		_, sweepErr := tx.ExecContext(ctx, sweepHandled, now, 2*len(keys))
+		_, commitErr := tx.ExecContext(ctx, commit, toJSON(keys), after(now, d.retention))
+		_, releaseErr := tx.ExecContext(ctx, release, toJSON(keys))
+		return errors.Join(sweepErr, commitErr, releaseErr)
 	})
 	if err != nil {
 		return fmt.Errorf("sqlitededup: cannot commit: %w", err)
@@ -216,6 +265,7 @@ func (d *Deduplicator) Commit(ctx context.Context, keys []string) error {
 
 // Release implements [mailtrapwebhook.Deduplicator].
 func (d *Deduplicator) Release(ctx context.Context, keys []string) error {
+	keys = fingerprints(keys)
 	err := d.inTx(ctx, keys, func(tx *sql.Tx, _ int64) error {
 		_, err := tx.ExecContext(ctx, release, toJSON(keys))
 		return err
@@ -248,10 +298,21 @@ func (d *Deduplicator) inTx(ctx context.Context, keys []string, f func(tx *sql.T
 // ends too soon.
 func after(now int64, d time.Duration) int64 { return now + d.Milliseconds() + 1 }
 
-func toJSON(keys []string) string {
-	quoted := make([]string, len(keys))
+// fingerprints returns 16 bytes of each key's SHA-256. A million of them take
+// 60 MB, a third of what the keys would take.
+func fingerprints(keys []string) []string {
+	all := make([]string, len(keys))
 	for i, key := range keys {
-		quoted[i] = `"` + hex.EncodeToString([]byte(key)) + `"`
+		sum := sha256.Sum256([]byte(key))
+		all[i] = string(sum[:16])
+	}
+	return all
+}
+
+func toJSON(fingerprints []string) string {
+	quoted := make([]string, len(fingerprints))
+	for i, f := range fingerprints {
+		quoted[i] = `"` + hex.EncodeToString([]byte(f)) + `"`
 	}
 	return "[" + strings.Join(quoted, ",") + "]"
 }

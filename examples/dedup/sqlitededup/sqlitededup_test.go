@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/storetest"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/sqlitededup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/storetest"
 )
 
 func TestConformance(t *testing.T) {
@@ -27,7 +27,8 @@ func TestConformance(t *testing.T) {
 				return d, closeFile
 			},
 			Count: func(t *testing.T) (n int) {
-				require.NoError(t, openRaw(t, path).QueryRow("SELECT count(*) FROM mailtrap_dedup").Scan(&n))
+				require.NoError(t, openRaw(t, path).QueryRow(`
+					SELECT (SELECT count(*) FROM mailtrap_dedup_reserved) + (SELECT count(*) FROM mailtrap_dedup_handled)`).Scan(&n))
 				return n
 			},
 			Hold: func(t *testing.T) func() {

@@ -3,11 +3,11 @@
 
 import { appendText, count, el, shown, size } from "./text.js";
 import { Windowed } from "./windowed.js";
-import { hexLines, lineAt, looksLikeJSON, plainLines, prettyLines, tokens, wrapped } from "./pretty.js";
+import { lineAt, looksLikeJSON, most, plainLines, prettyLines, tokens, wrapped } from "./pretty.js";
 
-// A thousand lines are drawn at once, so that the browser's own search finds
+// Up to a thousand lines are all drawn, so that the browser's own search finds
 // what is in them.
-const margin = 1000;
+const allDrawn = 1000;
 
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const hex = (n, digits) => n.toString(16).padStart(digits, "0");
@@ -19,7 +19,8 @@ export class BodyView {
     this.faults = faultsOf(delivery);
     this.way = "pretty";
     this.box = el("div", { class: "code", tabindex: 0, role: "region", "aria-label": "Body" });
-    this.window = new Windowed(this.box, (i) => this.line(i), margin);
+    this.window = new Windowed(this.box, (i) => this.line(i));
+    this.rest = el("p", { class: "muted", hidden: true }, "The body goes on. Download it to see the rest, or look at its bytes.");
     this.ways = ["pretty", "bytes"].map((way) =>
       el("button", { type: "button", "aria-pressed": way === this.way, click: () => this.choose(way) }, way === "pretty" ? "Pretty" : "Bytes"),
     );
@@ -35,6 +36,7 @@ export class BodyView {
       this.faults.length ? el("ul", { class: "faults" }, this.faults.slice(0, 20).map((fault) => this.faultEntry(fault))) : null,
       this.faults.length > 20 ? el("p", { class: "muted" }, "and " + count(this.faults.length - 20, "other")) : null,
       this.box,
+      this.rest,
     );
     // The width is known when the box is on the page, and changes with it.
     new ResizeObserver(() => this.layOut()).observe(this.box);
@@ -59,21 +61,26 @@ export class BodyView {
     if (width === this.width) return;
     this.width = width;
     this.drawn = new Map();
-    this.lines = this.split(width);
+    this.lines = this.way === "bytes" ? [] : this.split(width);
+    this.count = this.way === "bytes" ? Math.ceil(this.bytes.length / width) : this.lines.length;
+    this.rest.hidden = this.lines.length < most;
     this.marks = new Map();
-    if (this.lines.length) {
-      for (const fault of this.faults) this.marks.set(lineAt(this.lines, fault.offset), fault.offset);
-    }
-    this.window.resize(this.lines.length);
+    if (this.count) for (const fault of this.faults) this.marks.set(this.lineAt(fault.offset), fault.offset);
+    this.window.margin = this.count <= allDrawn ? allDrawn : 40;
+    this.window.resize(this.count);
     if (this.wanted !== undefined) this.goTo(this.wanted);
   }
 
   split(width) {
-    if (this.way === "bytes") return hexLines(this.bytes, width);
     const lines = looksLikeJSON(this.bytes)
       ? prettyLines(this.bytes, this.delivery.format !== "JSON")
       : plainLines(this.bytes);
     return wrapped(this.bytes, lines, width);
+  }
+
+  lineAt(offset) {
+    if (this.way === "bytes") return Math.min(Math.floor(offset / this.width), this.count - 1);
+    return lineAt(this.lines, offset);
   }
 
   charWidth() {
@@ -87,10 +94,10 @@ export class BodyView {
   // goTo scrolls to a byte, at once or when the body is on the page.
   goTo(offset) {
     this.wanted = offset;
-    if (!this.lines?.length || !this.box.clientHeight) return;
+    if (!this.count || !this.box.clientHeight) return;
     this.wanted = undefined;
-    const i = lineAt(this.lines, offset);
-    this.window.show(Math.min(i + 3, this.lines.length - 1)); // what follows shows too
+    const i = this.lineAt(offset);
+    this.window.show(Math.min(i + 3, this.count - 1)); // what follows shows too
     this.window.show(i);
     const row = this.drawn.get(i);
     row?.classList.remove("here");
@@ -99,6 +106,7 @@ export class BodyView {
   }
 
   line(i) {
+    if (this.drawn.size > 10 * allDrawn) this.drawn.clear();
     if (!this.drawn.has(i)) this.drawn.set(i, this.way === "bytes" ? this.hexLine(i) : this.textLine(i));
     return this.drawn.get(i);
   }
@@ -130,7 +138,8 @@ export class BodyView {
   }
 
   hexLine(i) {
-    const { start, end } = this.lines[i];
+    const start = i * this.width;
+    const end = Math.min(start + this.width, this.bytes.length);
     const fault = this.marks.get(i);
     const digits = el("span", { class: "text" });
     const letters = el("span", { class: "letters" });

@@ -135,7 +135,7 @@ export class Deliveries {
 function passes(summary, filter) {
   const received = Date.parse(summary.receivedAt);
   return (
-    (!filter.kinds.length || filter.kinds.some((kind) => kind in summary.kinds)) &&
+    (!filter.kinds.length || filter.kinds.some((kind) => Object.hasOwn(summary.kinds, kind))) &&
     (!filter.verified || summary.verified === filter.verified) &&
     (!filter.status || passesStatus(summary, filter.status)) &&
     (!filter.minute || (received >= filter.minute && received < filter.minute + 60000))

@@ -4,9 +4,9 @@ import { clock, count, day, el, icon, shown, took, visible } from "./text.js";
 import { family, inOrder } from "./kinds.js";
 import { Deliveries, isAnswered } from "./deliveries.js";
 import { Windowed } from "./windowed.js";
-import { clearFilters, filtered, state, update } from "./state.js";
+import { filtered, state, update } from "./state.js";
 
-export const verdicts = { yes: "verified", no: "not verified", unknown: "not checked" };
+const verdicts = { yes: "verified", no: "not verified", unknown: "not checked" };
 
 export class List {
   constructor(nodes) {
@@ -24,7 +24,8 @@ export class List {
   // load asks for the deliveries that pass the filter, and shows the open one.
   async load(filter) {
     await this.deliveries.setFilter(filter);
-    this.follow(state.id);
+    // What a person has scrolled away from does not come back by itself.
+    if (state.id !== this.cursor) this.follow(state.id);
   }
 
   changed(above) {
@@ -145,42 +146,4 @@ function chips(kinds, crowded) {
   return kinds.map(([kind, n]) =>
     el("span", { class: "chip" }, dot(kind), shown(kind, { class: "cut" }), n > 1 ? el("b", {}, n) : null),
   );
-}
-
-// setUpFilters ties the controls above the list to the state.
-export function setUpFilters(form) {
-  const { q, kind, verified, status } = form.elements;
-  const minute = form.querySelector("#minute");
-  let typing;
-  form.addEventListener("submit", (event) => event.preventDefault());
-  q.addEventListener("input", () => {
-    clearTimeout(typing);
-    typing = setTimeout(() => update({ q: q.value.trim() }), 200);
-  });
-  kind.addEventListener("change", () => update({ kinds: kind.value ? kind.value.split(",") : [] }));
-  verified.addEventListener("change", () => update({ verified: verified.value }));
-  status.addEventListener("change", () => update({ status: status.value }));
-  minute.addEventListener("click", () => update({ minute: 0 }));
-  for (const clear of document.querySelectorAll("[data-clear]")) clear.addEventListener("click", clearFilters);
-
-  return function show() {
-    // What is typed in the next moment must not be overwritten.
-    if (document.activeElement !== q) q.value = state.q;
-    const kinds = state.kinds.join(",");
-    const several = kind.querySelector("[data-several]");
-    if (kinds && ![...kind.options].some((option) => option.value === kinds && option !== several)) {
-      several.value = kinds;
-      several.textContent = state.kinds.length > 1 ? state.kinds.length + " kinds" : visible(kinds);
-      several.hidden = false;
-      kind.value = kinds;
-    } else {
-      several.hidden = true;
-      kind.value = kinds;
-    }
-    verified.value = state.verified;
-    status.value = state.status;
-    minute.hidden = !state.minute;
-    minute.firstElementChild.textContent = clock(new Date(state.minute)).slice(0, 5);
-    form.querySelector("[data-clear]").hidden = !filtered();
-  };
 }

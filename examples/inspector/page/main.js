@@ -5,7 +5,8 @@ import { count, el, visible } from "./text.js";
 import { Chart } from "./chart.js";
 import { isAnswered } from "./deliveries.js";
 import { Detail } from "./detail.js";
-import { List, setUpFilters } from "./list.js";
+import { List } from "./list.js";
+import { setUpFilters } from "./filters.js";
 import { Minutes } from "./minutes.js";
 import { SendForm } from "./send.js";
 import { copyText } from "./actions.js";
@@ -40,7 +41,7 @@ async function start() {
     chart.update();
     if (["kinds", "q", "verified", "status", "minute"].some((name) => String(now[name]) !== String(before[name]))) {
       $("rows").scrollTop = 0;
-      list.load(now);
+      list.load(now).then(() => ($("news").textContent = $("total").textContent));
     }
     if (now.id !== before.id) {
       list.follow(now.id);
@@ -90,7 +91,6 @@ async function start() {
   for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
   for (const button of document.querySelectorAll("[data-hook]")) button.addEventListener("click", () => copyText("Webhook URL", info.webhook));
   $("help-open").addEventListener("click", () => $("help").showModal());
-
 }
 
 // inspectorInfo waits until the inspector answers.

@@ -30,6 +30,13 @@ export function looksLikeJSON(bytes) {
   return opening.has(bytes[skipBlanks(bytes, marked ? 3 : 0)]);
 }
 
+// most bounds the lines: a body of 8 MiB may be brackets alone, and a browser
+// has no memory for as many lines.
+export const most = 200_000;
+
+// deepest bounds how far a line is indented.
+const deepest = 40;
+
 // prettyLines breaks JSON behind commas and around brackets. A line is
 // {start, end, depth, source}: the bytes that it shows, how far it is indented,
 // and on which line of the body it stands, from 1. In JSON Lines a line feed
@@ -38,7 +45,7 @@ export function prettyLines(bytes, jsonLines) {
   const lines = [];
   let [line, depth, source] = [undefined, 0, 1];
   const add = (start, end) => {
-    line ??= { start, depth, source };
+    line ??= { start, depth: Math.min(depth, deepest), source };
     line.end = end;
     return end;
   };
@@ -46,7 +53,7 @@ export function prettyLines(bytes, jsonLines) {
     if (line) lines.push(line);
     line = undefined;
   };
-  for (let i = 0; i < bytes.length; ) {
+  for (let i = 0; i < bytes.length && lines.length < most; ) {
     const b = bytes[i];
     if (b === lineFeed) {
       if (jsonLines) {
@@ -84,7 +91,7 @@ export function prettyLines(bytes, jsonLines) {
 // plainLines breaks a body that is no JSON at its line feeds.
 export function plainLines(bytes) {
   const lines = [];
-  for (let start = 0, source = 1; start < bytes.length; source++) {
+  for (let start = 0, source = 1; start < bytes.length && source <= most; source++) {
     let end = bytes.indexOf(lineFeed, start);
     if (end < 0) end = bytes.length;
     lines.push({ start, end, depth: 0, source });
@@ -98,9 +105,10 @@ export function plainLines(bytes) {
 export function wrapped(bytes, lines, width) {
   const short = [];
   for (const line of lines) {
+    if (short.length >= most) break;
     let { start } = line;
     const room = Math.max(width - 2 * line.depth, 20);
-    while (line.end - start > room) {
+    while (line.end - start > room && short.length < most) {
       let end = start + room;
       while (end > start + room - 3 && (bytes[end] & 0xc0) === 0x80) end--;
       short.push({ ...line, start, end, continued: start > line.start });
@@ -116,14 +124,6 @@ export function wrapped(bytes, lines, width) {
 export function lineAt(lines, offset) {
   const i = lines.findIndex((line) => line.end > offset);
   return i < 0 ? lines.length - 1 : i;
-}
-
-// hexLines returns the lines of a dump with width bytes each.
-export function hexLines(bytes, width) {
-  return Array.from({ length: Math.ceil(bytes.length / width) }, (_, i) => ({
-    start: i * width,
-    end: Math.min((i + 1) * width, bytes.length),
-  }));
 }
 
 // tokens splits the text of a line into [class, text] pairs, to colour them.

@@ -72,13 +72,14 @@ export class SendForm {
     try {
       const { run } = await api.send({
         kinds: kinds.length === this.boxes().length ? ["all"] : kinds,
-        n: n.valueAsNumber,
+        n: n.valueAsNumber || 0, // 0 is one of each kind
         format: format.value,
         fault: fault.value,
         retries: retries.checked,
         speed: Number(this.speed.value),
       });
       this.runs.prepend(runs.view(run, "Run " + run));
+      this.runs.firstChild.scrollIntoView({ block: "nearest" });
       while (this.runs.children.length > 3) this.runs.lastChild.remove();
     } catch (e) {
       error.textContent = e.message;

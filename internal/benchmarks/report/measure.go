@@ -17,7 +17,8 @@ type size struct {
 	delivered int           // deliveries in a sample over loopback
 }
 
-var fullSize = size{500, 100_000, 20 * time.Millisecond, 32 << 20, 60}
+// 240 deliveries allocate about 100 MB, which several collections free.
+var fullSize = size{500, 100_000, 20 * time.Millisecond, 32 << 20, 240}
 
 // A group is measured together: each round has a sample of every task.
 type group struct {

@@ -43,7 +43,7 @@ func serving(s size) (group, error) {
 	}{
 		{floor, readAndVerify(verifier, 1<<20)},
 		{"NoDedup", handler(mw.NoDedup)},
-		{"new store", renewing(s.delivered, func() http.Handler { return handler(new(mw.MemoryDeduplicator)) })},
+		{"new store", renewing(min(s.delivered, 60), func() http.Handler { return handler(new(mw.MemoryDeduplicator)) })},
 		{"full store", handler(full)},
 	} {
 		// The servers live as long as the process, which ends after the report.

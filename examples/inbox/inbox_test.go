@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 

@@ -1,11 +1,10 @@
-module github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/inbox
+module github.com/mailtrapwebhook/mailtrapwebhook/examples/inbox
 
 go 1.26.0
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/mailtrapwebhook/mailtrapwebhook v0.0.0-00010101000000-000000000000
-	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup v0.0.0-00010101000000-000000000000
+	github.com/mailtrapwebhook/mailtrapwebhook v1.0.0
 	github.com/riverqueue/river v0.51.2
 	github.com/riverqueue/river/riverdriver/riverpgxv5 v0.51.2
 	github.com/riverqueue/river/rivertype v0.51.2
@@ -27,7 +26,4 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 )
 
-replace (
-	github.com/mailtrapwebhook/mailtrapwebhook => ../../..
-	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup => ..
-)
+replace github.com/mailtrapwebhook/mailtrapwebhook => ../..

@@ -23,6 +23,8 @@ import (
 type Server struct {
 	Network, Address string // to connect to
 
+	bus string // the port for other nodes of a Redis Cluster
+
 	// Start starts the server again.
 	Start func() error
 
@@ -65,13 +67,11 @@ func Redis(dir string) (*Server, error) { return startRedis(dir) }
 // RedisCluster starts a redis-server as a cluster of one node. It is as strict
 // about slots as a larger cluster.
 func RedisCluster(dir string) (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	busPort, err := freePort() // no other node will connect
 	if err != nil {
 		return nil, err
 	}
-	busPort := listener.Addr().(*net.TCPAddr).Port // no other node will connect
-	listener.Close()
-	s, err := startRedis(dir, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPort), "--bind", "127.0.0.1")
+	s, err := startRedis(dir, "--cluster-enabled", "yes", "--cluster-port", busPort, "--bind", "127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +79,76 @@ func RedisCluster(dir string) (*Server, error) {
 		s.ask("CLUSTER ADDSLOTSRANGE 0 16383", "+OK"),
 		await(filepath.Join(dir, "log"), func() error { return s.ask("GET x", "$-1") }),
 	)
+}
+
+// RedisNodes starts a cluster of two nodes on loopback. All keys are on the first.
+func RedisNodes(t *testing.T) (has, lacks *Server) {
+	t.Helper()
+	has, lacks = redisOnLoopback(t, "--cluster-enabled", "yes"), redisOnLoopback(t, "--cluster-enabled", "yes")
+	host, port, err := net.SplitHostPort(lacks.Address)
+	if err == nil {
+		err = errors.Join(
+			has.ask("CLUSTER ADDSLOTSRANGE 0 16383", "+OK"),
+			has.ask("CLUSTER MEET "+host+" "+port+" "+lacks.bus, "+OK"),
+		)
+	}
+	if err == nil {
+		err = await("", func() error { return lacks.ask("GET x", "-MOVED 16287 "+has.Address) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return has, lacks
+}
+
+// RedisSentinel starts a redis-server, and a sentinel that calls it "main".
+func RedisSentinel(t *testing.T) (sentinel *Server) {
+	t.Helper()
+	server := redisOnLoopback(t)
+	host, port, err := net.SplitHostPort(server.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := filepath.Join(t.TempDir(), "sentinel.conf") // the sentinel writes to it
+	err = os.WriteFile(settings, fmt.Appendf(nil, "sentinel monitor main %s %s 1\n", host, port), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return redisOnLoopback(t, settings, "--sentinel")
+}
+
+// redisOnLoopback starts a redis-server with a port, which the nodes of a cluster
+// and clients of sentinels must be told. It ends with the test.
+func redisOnLoopback(t *testing.T, args ...string) *Server {
+	t.Helper()
+	port, portErr := freePort()
+	bus, busErr := freePort()
+	if err := errors.Join(portErr, busErr); err != nil {
+		t.Fatal(err)
+	}
+	args = append(args, "--bind", "127.0.0.1", "--port", port, "--cluster-port", bus, "--dir", t.TempDir(), "--save", "")
+	running, err := Guard(exec.Command("redis-server", args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		running.Signal("KILL")
+		_ = running.Wait() // returns that the server was killed
+	})
+	s := &Server{Network: "tcp", Address: net.JoinHostPort("127.0.0.1", port), bus: bus}
+	if err := await("", func() error { return s.ask("PING", "+PONG") }); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func freePort() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port), nil
 }
 
 func startRedis(dir string, args ...string) (*Server, error) {
@@ -178,6 +248,58 @@ func Postgres(dir string) (*Server, error) {
 	s.Kill = func() error {
 		running.Signal("QUIT") // ends all processes of the server at once
 		_ = running.Wait()
+		return nil
+	}
+	return s, s.Start()
+}
+
+// PgBouncer starts a PgBouncer in front of a PostgreSQL server. It shares out few
+// connections, each for one transaction.
+func PgBouncer(dir string, postgres *Server) (*Server, error) {
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/pgbouncer") // which not every user's PATH has
+	}
+	if err != nil {
+		return nil, errors.New("pgbouncer is missing: apt-get install pgbouncer")
+	}
+	as, err := notRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Network: "unix", Address: filepath.Join(dir, ".s.PGSQL.6432")}
+	log, settings := filepath.Join(dir, "log"), filepath.Join(dir, "ini")
+	err = os.WriteFile(settings, fmt.Appendf(nil, `
+[databases]
+postgres = host=%s user=postgres
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 4
+auth_type = any
+unix_socket_dir = %s
+logfile = %s
+`, filepath.Dir(postgres.Address), dir, log), 0o644)
+	if err != nil {
+		return nil, err
+	}
+	var running *Guarded
+	s.Start = func() (err error) {
+		cmd := exec.Command(program, "-q", settings)
+		cmd.Dir, cmd.SysProcAttr = dir, as
+		if running, err = Guard(cmd); err != nil {
+			return err
+		}
+		return await(log, func() error {
+			conn, err := net.Dial(s.Network, s.Address)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+	}
+	s.Kill = func() error {
+		running.Signal("KILL")
+		_ = running.Wait() // returns that it was killed
 		return nil
 	}
 	return s, s.Start()

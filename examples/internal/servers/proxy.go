@@ -13,6 +13,7 @@ type Proxy struct {
 	server  *Server
 	address string
 	trips   atomic.Int64
+	lose    atomic.Bool
 	holding sync.RWMutex // held for reading while bytes are forwarded
 }
 
@@ -55,6 +56,10 @@ func (p *Proxy) Hold() (resume func()) {
 	return p.holding.Unlock
 }
 
+// LoseAnswer makes the proxy cut the next connection on which the server answers,
+// in place of its answer.
+func (p *Proxy) LoseAnswer() { p.lose.Store(true) }
+
 func (p *Proxy) connect(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial(p.server.Network, p.server.Address)
@@ -65,26 +70,34 @@ func (p *Proxy) connect(client net.Conn) {
 	serverSpoke.Store(true)
 	var ways sync.WaitGroup
 	ways.Go(func() {
-		p.pass(server, client, func() {
+		p.pass(server, client, func() bool {
 			if serverSpoke.Swap(false) {
 				p.trips.Add(1)
 			}
+			return true
 		})
 	})
-	ways.Go(func() { p.pass(client, server, func() { serverSpoke.Store(true) }) })
+	ways.Go(func() {
+		p.pass(client, server, func() bool {
+			serverSpoke.Store(true)
+			return !p.lose.Swap(false)
+		})
+	})
 	ways.Wait()
 }
 
-// pass forwards bytes from one side until either side is closed. It then closes
-// both.
-func (p *Proxy) pass(to, from net.Conn, came func()) {
+// pass forwards bytes from one side until either side is closed, or came returns
+// false. It then closes both.
+func (p *Proxy) pass(to, from net.Conn, came func() bool) {
 	defer to.Close()
 	defer from.Close()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			came()
+			if !came() {
+				return
+			}
 			p.holding.RLock()
 			_, writeErr := to.Write(buffer[:n])
 			p.holding.RUnlock()

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+)
+
+// valueOf returns the value of a series as Prometheus would read it.
+func valueOf(t *testing.T, registry *prometheus.Registry, series string) float64 {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+	value, ok := valueIn(recorder.Body.String(), series)
+	require.True(t, ok, "no %s in\n%s", series, recorder.Body)
+	return value
+}
+
+func valueIn(text, series string) (float64, bool) {
+	for line := range strings.Lines(text) {
+		if number, ok := strings.CutPrefix(line, series+" "); ok {
+			value, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+			return value, err == nil
+		}
+	}
+	return 0, false
+}
+
+// fetch returns the status and body of the program's answer on its private
+// address.
+func (p *program) fetch(t *testing.T, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get("http://" + p.metrics + path)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(body)
+}
+
+func TestMetricsShowWhatWaits(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+	publishAll(t, q, bounce("fails"), bounce("dies"))
+	registry := prometheus.NewRegistry()
+	var consumed *collector
+	_, consumer := startWorker(t, q, ackWait, func(_ context.Context, _ string, ev mailtrapwebhook.Event) error {
+		if ev.(*mailtrapwebhook.SendingWebhookEvent).MessageID == "dies" {
+			return mailtrapwebhook.Permanent(errors.New("no such user"))
+		}
+		return errors.New("no database")
+	}, func(w *worker) {
+		w.metrics = newMetrics(registry)
+		w.backoff = func(attempts uint64) time.Duration { return time.Hour * time.Duration(attempts-1) } // not for the first
+		consumed = &collector{q, w.consumer, w.logger}
+	})
+	registry.MustRegister(consumed)
+	value := func(series string) float64 { return valueOf(t, registry, "mailtrap_queue_"+series) }
+	require.Eventually(t, func() bool { return value("redeliveries_total") == 1 && value("dead_letters") == 1 }, patience, tick)
+	require.EqualValues(t, 1, value("up"))
+	require.EqualValues(t, 0, value("waiting_events"))
+	require.EqualValues(t, 0, value("lag_seconds"))
+	require.EqualValues(t, 0, value("working_events"))
+	require.EqualValues(t, 1, value("retrying_events"))
+	require.Positive(t, value("oldest_event_seconds"))
+	require.Less(t, value("oldest_event_seconds"), patience.Seconds())
+	require.Positive(t, value(`stream_bytes{stream="events"}`))
+	require.Positive(t, value(`stream_bytes{stream="retries"}`))
+	require.Positive(t, value(`stream_bytes{stream="dead_letters"}`))
+	require.EqualValues(t, testMaxBytes, value(`stream_max_bytes{stream="events"}`))
+	require.Eventually(t, func() bool { return value(`attempts_total{result="failed"}`) == 3 }, patience, tick)
+	require.EqualValues(t, 0, value(`attempts_total{result="handled"}`))
+	require.NotNil(t, consumer)
+}
+
+// What no worker has had is waiting.
+func TestMetricsShowTheLag(t *testing.T) {
+	q := openTestQueue(t, options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes})
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
+	require.NoError(t, err)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{q, consumer, q.logger})
+	require.EqualValues(t, 0, valueOf(t, registry, "mailtrap_queue_lag_seconds"))
+	require.EqualValues(t, 0, valueOf(t, registry, "mailtrap_queue_oldest_event_seconds"))
+	publishAll(t, q, bounce("m-1"), bounce("m-2"))
+	time.Sleep(20 * time.Millisecond)
+	require.EqualValues(t, 2, valueOf(t, registry, "mailtrap_queue_waiting_events"))
+	require.Greater(t, valueOf(t, registry, "mailtrap_queue_lag_seconds"), 0.02)
+	require.Greater(t, valueOf(t, registry, "mailtrap_queue_oldest_event_seconds"), 0.02)
+}
+
+func TestProbesSayWhetherTheProgramIsReady(t *testing.T) {
+	t.Parallel()
+	dir, port := t.TempDir(), freePorts(t, 1)[0]
+	node, url := startNode(t, "alone", dir, port)
+	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes), "-unready", "10s")
+	ready := func() int {
+		status, _ := program.fetch(t, "/readyz")
+		return status
+	}
+	require.Equal(t, http.StatusOK, ready())
+	status, text := program.fetch(t, "/metrics")
+	require.Equal(t, http.StatusOK, status)
+	up, ok := valueIn(text, "mailtrap_queue_up")
+	require.True(t, ok && up == 1, text)
+
+	node.kill()
+	require.Equal(t, http.StatusServiceUnavailable, ready())
+	status, _ = program.fetch(t, "/healthz")
+	require.Equal(t, http.StatusOK, status)
+	_, text = program.fetch(t, "/metrics")
+	up, ok = valueIn(text, "mailtrap_queue_up")
+	require.True(t, ok && up == 0, text)
+
+	startNode(t, "alone", dir, port)
+	require.Eventually(t, func() bool { return ready() == http.StatusOK }, patience, tick)
+
+	// At the end the program is unready first, and receives for a while longer.
+	program.cancel()
+	require.Eventually(t, func() bool { return ready() == http.StatusServiceUnavailable }, patience, tick)
+	require.Equal(t, http.StatusOK, post(t, program.address, envelope(bounce("m-1")), testSecret))
+	require.Contains(t, program.logs.String(), "msg=ending within=30s")
+}
