@@ -110,12 +110,14 @@ type options struct {
 	address   string
 	workers   int
 	drain     time.Duration
+	stop      time.Duration // how long work may go on after the signal
 	discarded bool
 	retry     string
 	purge     time.Duration
 }
 
 func parseOptions(args []string) (opts options, err error) {
+	opts.stop = stopTimeout
 	flags := flag.NewFlagSet("inbox", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.address, "listen", ":8080", "")
@@ -156,7 +158,7 @@ func do(
 		return err
 	}
 	defer closePool(pool)
-	in, err := newInbox(pool, work, opts.workers, logger)
+	in, err := newInbox(pool, work, opts, logger)
 	if err != nil {
 		return err
 	}
@@ -191,7 +193,13 @@ func closePool(pool *pgxpool.Pool) {
 }
 
 // receive receives deliveries and works on events until ctx ends. The workers
-// begin to stop at once, and have stopTimeout. The server takes up to 35 seconds.
+// then stop while the server still takes deliveries, which wait for the workers
+// of other processes or of the next start:
+//
+//	 0 s  /readyz answers 503, and no new work begins
+//	 5 s  no new connection is taken
+//	30 s  stopTimeout: the contexts of the work end
+//	35 s  the last delivery is answered, and what still works is left behind
 func (in *inbox) receive(ctx context.Context, opts options, secrets string, stderr io.Writer) error {
 	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(secrets, ",")...)
 	if err != nil {
@@ -212,6 +220,8 @@ func (in *inbox) receive(ctx context.Context, opts options, secrets string, stde
 	defer listener.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	late := make(chan struct{})
+	context.AfterFunc(ctx, func() { time.AfterFunc(opts.stop+time.Second, func() { close(late) }) })
 	if opts.workers > 0 {
 		if err := in.river.Start(ctx); err != nil {
 			return fmt.Errorf("cannot start the workers: %w", err)
@@ -222,7 +232,7 @@ func (in *inbox) receive(ctx context.Context, opts options, secrets string, stde
 	err = server.Serve(ctx, listener)
 	cancel() // Serve may have failed
 	if opts.workers > 0 {
-		in.awaitWorkers()
+		in.awaitWorkers(late)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -91,7 +92,7 @@ func openPool(t *testing.T, url string) *database {
 }
 
 func (db *database) inbox(t *testing.T, work workFunc, workers int) *inbox {
-	in, err := newInbox(db.pool, work, workers, slog.New(slog.DiscardHandler))
+	in, err := newInbox(db.pool, work, options{workers: workers, stop: stopTimeout}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return in
 }
@@ -193,6 +194,33 @@ func TestEnds(t *testing.T) {
 	p.End(t)
 	require.Zero(t, db.count(t, "river_job WHERE state = 'running'"), "work was left behind")
 	require.Equal(t, 50, db.count(t, "mailtrap_inbox"))
+}
+
+// Work that ignores its context does not keep the program from ending.
+func TestEndsDespiteStuckWork(t *testing.T) {
+	db := newDatabase(t)
+	stuck, begun := make(chan struct{}), make(chan struct{})
+	opts := options{address: "127.0.0.1:0", workers: 1, stop: 100 * time.Millisecond}
+	in, err := newInbox(db.pool, func(context.Context, pgx.Tx, string, mailtrapwebhook.Event) error {
+		close(begun)
+		<-stuck
+		return nil
+	}, opts, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, in.store(t.Context(), delivery(replicas.NewBatches(t, 1, 1)[0].Events...)))
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- in.receive(ctx, opts, replicas.Secret, io.Discard) }()
+	<-begun
+	end()
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(20 * time.Second):
+		t.Error("the program waits for its work for good")
+	}
+	close(stuck)
+	<-in.river.Stopped()
 }
 
 // Processes that start at the same time must not fail to create the tables.

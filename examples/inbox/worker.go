@@ -54,13 +54,13 @@ type eventArgs struct {
 func (eventArgs) Kind() string { return "mailtrap_event" }
 
 // newInbox returns an inbox. Without workers it cannot be started.
-func newInbox(pool *pgxpool.Pool, work workFunc, workers int, logger *slog.Logger) (*inbox, error) {
+func newInbox(pool *pgxpool.Pool, work workFunc, opts options, logger *slog.Logger) (*inbox, error) {
 	config := &river.Config{
 		Workers:              river.NewWorkers(),
 		MaxAttempts:          maxAttempts,
 		JobTimeout:           jobTimeout,
 		RescueStuckJobsAfter: rescueAfter,
-		SoftStopTimeout:      stopTimeout,
+		SoftStopTimeout:      opts.stop,
 		FetchCooldown:        fetchCooldown,
 		// A job that ignores its context must not keep a place for good.
 		JobStuckHandler: func(context.Context, river.JobStuckHandlerParams) river.JobStuckHandlerResult {
@@ -73,8 +73,8 @@ func newInbox(pool *pgxpool.Pool, work workFunc, workers int, logger *slog.Logge
 		Logger:                      quiet(logger),
 	}
 	river.AddWorker(config.Workers, &worker{pool: pool, work: work})
-	if workers > 0 {
-		config.Queues = map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: workers}}
+	if opts.workers > 0 {
+		config.Queues = map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.workers}}
 	}
 	client, err := river.NewClient(riverpgxv5.New(pool), config)
 	if err != nil {
@@ -125,10 +125,10 @@ func parseEvent(raw []byte) mailtrapwebhook.Event {
 
 // awaitWorkers waits until the workers have stopped. Work that ignores its
 // context is left behind, and tried again by another process.
-func (in *inbox) awaitWorkers() {
+func (in *inbox) awaitWorkers(late <-chan struct{}) {
 	select {
 	case <-in.river.Stopped():
-	case <-time.After(stopTimeout + time.Second):
+	case <-late:
 		in.logger.Error("work was open to the last: it is tried again after " + rescueAfter.String())
 	}
 }
