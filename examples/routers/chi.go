@@ -5,8 +5,6 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
-
-	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 // newChi returns a chi router with the routes. Chi's handlers and middleware
@@ -24,18 +22,19 @@ import (
 //
 // RequestSize may stand in front: a larger body is answered 413. Compress
 // changes answers only and does no harm.
-func newChi(
-	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
-) http.Handler {
+func newChi(site *site) http.Handler {
 	router := chi.NewRouter()
 	// Logger writes the query, which holds the token of a QueryToken. Use
 	// another logger with such a Guard.
 	router.Use(middleware.Logger, middleware.Recoverer)
 
-	router.Method(http.MethodPost, webhookPath, webhook)
+	router.Method(http.MethodPost, webhookPath, site.webhook)
 
 	// A callback's panic reaches Recoverer from this route. The Handler answers
 	// a panic by itself.
-	router.Post(verifiedPath, ownHandler(verifier, onEvent))
+	router.Post(verifiedPath, ownHandler(site.verifier, site.onEvent))
+
+	router.Get(livePath, site.health.live)
+	router.Get(readyPath, site.health.ready)
 	return router
 }

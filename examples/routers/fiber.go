@@ -23,7 +23,7 @@ import (
 // bodies: MaxBodyBytes and MaxInFlightBytes come too late. ReadTimeout cuts off
 // a slow body. Bind does no harm, because the body can be read again. Do not
 // call SetBody before the two routes.
-func newFiber(webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback) *fiber.App {
+func newFiber(site *site) *fiber.App {
 	app := fiber.New(fiber.Config{
 		BodyLimit:    4 << 20, // many times what Mailtrap sends; a larger body is answered 413
 		ReadTimeout:  readTimeout,
@@ -35,15 +35,15 @@ func newFiber(webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifi
 	// nothing.
 	app.Use(logger.New(), recoverer.New(recoverer.Config{EnableStackTrace: true}))
 
-	app.Post(webhookPath, oneSignature, adaptor.HTTPHandler(detached(webhook)))
+	app.Post(webhookPath, adaptor.HTTPHandler(detached(site.webhook)))
 	app.Post(verifiedPath, oneSignature, func(c fiber.Ctx) error {
 		// Events own their text, so the reuse of these bytes does no harm. Call
 		// BodyRaw: Body inflates the bytes before they are verified.
 		body := c.BodyRaw()
-		err := verifier.Verify(body, c.Get(mailtrapwebhook.SignatureHeader))
+		err := site.verifier.Verify(body, c.Get(mailtrapwebhook.SignatureHeader))
 		if err == nil {
 			// Pass c.Context: c and c.RequestCtx serve another request later.
-			err = handleBody(c.Context(), body, onEvent)
+			err = handleBody(c.Context(), body, site.onEvent)
 		}
 		if err != nil {
 			slog.Warn("delivery refused", "status", statusOf(err), "err", err)
@@ -51,12 +51,13 @@ func newFiber(webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifi
 		}
 		return c.SendStatus(fiber.StatusOK) // Mailtrap repeats a delivery after 201, 202 or 204
 	})
+	app.Get(livePath, adaptor.HTTPHandlerFunc(site.health.live))
+	app.Get(readyPath, adaptor.HTTPHandlerFunc(site.health.ready))
 	return app
 }
 
-// oneSignature refuses a request with several signatures, as the package does.
-// The package does not see them here: the adaptor keeps the last of equal
-// headers, and c.Get the first.
+// oneSignature refuses a request with several signatures, as the Handler does.
+// c.Get returns the first of them.
 func oneSignature(c fiber.Ctx) error {
 	if len(c.Request().Header.PeekAll(mailtrapwebhook.SignatureHeader)) > 1 {
 		return fiber.ErrBadRequest

@@ -4,8 +4,6 @@ import (
 	"net/http"
 
 	"github.com/gin-gonic/gin"
-
-	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 // newGin returns a gin router with the routes.
@@ -19,9 +17,7 @@ import (
 // No middleware may inflate the body, as the decompression of gin-contrib/gzip
 // does. Its compression of answers does no harm. Gin does not limit bodies,
 // since MaxMultipartMemory is about forms. The package's limit is 8 MiB.
-func newGin(
-	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
-) http.Handler {
+func newGin(site *site) http.Handler {
 	gin.SetMode(gin.ReleaseMode) // in debug mode Recovery logs the signature
 	router := gin.New()
 	router.HandleMethodNotAllowed = true // or a GET is answered 404
@@ -29,12 +25,12 @@ func newGin(
 	// The query holds the token of a QueryToken.
 	router.Use(gin.LoggerWithConfig(gin.LoggerConfig{SkipQueryString: true}), gin.Recovery())
 
-	router.POST(webhookPath, gin.WrapH(webhook))
+	router.POST(webhookPath, gin.WrapH(site.webhook))
 	router.POST(verifiedPath, func(c *gin.Context) {
-		body, err := verifier.VerifyRequest(c.Request)
+		body, err := site.verifier.VerifyRequest(c.Request)
 		if err == nil {
 			// Pass the request's context: gin reuses c for another request.
-			err = handleBody(c.Request.Context(), body, onEvent)
+			err = handleBody(c.Request.Context(), body, site.onEvent)
 		}
 		if err != nil {
 			_ = c.AbortWithError(statusOf(err), err) // Logger writes err; the client gets the status
@@ -42,5 +38,7 @@ func newGin(
 		}
 		c.Status(http.StatusOK) // Mailtrap repeats a delivery after 201, 202 or 204
 	})
+	router.GET(livePath, gin.WrapF(site.health.live))
+	router.GET(readyPath, gin.WrapF(site.health.ready))
 	return router
 }

@@ -6,8 +6,6 @@ import (
 
 	"github.com/gorilla/handlers"
 	"github.com/gorilla/mux"
-
-	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 // newGorilla returns a gorilla/mux router with the routes. Its handlers and
@@ -22,12 +20,12 @@ import (
 //
 // CompressHandler changes answers only and does no harm. The router does not
 // limit bodies. The package's limit is 8 MiB.
-func newGorilla(
-	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
-) http.Handler {
+func newGorilla(site *site) http.Handler {
 	router := mux.NewRouter()
-	router.Handle(webhookPath, webhook).Methods(http.MethodPost)
-	router.Handle(verifiedPath, ownHandler(verifier, onEvent)).Methods(http.MethodPost)
+	router.Handle(webhookPath, site.webhook).Methods(http.MethodPost)
+	router.Handle(verifiedPath, ownHandler(site.verifier, site.onEvent)).Methods(http.MethodPost)
+	router.HandleFunc(livePath, site.health.live).Methods(http.MethodGet)
+	router.HandleFunc(readyPath, site.health.ready).Methods(http.MethodGet)
 
 	// Middleware around the router also sees requests that match no route.
 	// LoggingHandler writes the query, which holds the token of a QueryToken.

@@ -29,52 +29,53 @@ import (
 // The comments in each router's file name the middleware that may stand before
 // the Handler. This test has the consequences.
 func TestMiddlewareInFront(t *testing.T) {
-	good := signed(envelope("delivery"))
-	unknownLength := good
-	unknownLength.chunked = true
-	jsonLines := signed(lines("delivery"))
-	zippedBody := good
-	zippedBody.body = zipped(good.body)
-	zippedBody.header = http.Header{"Content-Encoding": {"gzip"}}
+	good := inJSON("delivery")
+	lines := bodyOf(mailtrapwebhook.FormatJSONLines, "delivery")
+	unknownLength := func(r *http.Request) { r.ContentLength = -1 }
+	encodedAs := func(r *http.Request) {
+		r.Header.Set("Content-Encoding", "gzip")
+		replaceBody(r, zipped(good))
+	}
 	const read, encoded, tooLarge = "read or closed the body first", "encoded it again", "over the limit of a middleware"
 
 	tests := []struct {
 		name   string
 		server func(webhook http.Handler) server
-		sent   request
+		body   []byte
+		change change
 		status int
 		reason string // of the Handler; "" if it accepts or gets no request
 	}{
-		{"net/http decodes the body", behind(decode), good, 400, read},
-		{"net/http encodes the body again", behind(reencode), good, 400, encoded},
-		{"net/http's MaxBytesHandler", behind(maxBytes), unknownLength, 413, tooLarge},
-		{"chi's RequestSize", inChi(chimiddleware.RequestSize(10)), unknownLength, 413, tooLarge},
-		{"chi's AllowContentType", inChi(chimiddleware.AllowContentType("application/json")), jsonLines, 415, ""},
-		{"chi's Compress", inChi(chimiddleware.Compress(5)), good, 200, ""},
-		{"gorilla's ContentTypeHandler", inGorilla(jsonOnly), jsonLines, 415, ""},
-		{"gorilla's CompressHandler", inGorilla(handlers.CompressHandler), good, 200, ""},
-		{"gin's ShouldBindJSON", inGin(bindJSON), good, 400, read},
-		{"gin's ShouldBindBodyWithJSON", inGin(bindBodyWithJSON), good, 400, read},
-		{"echo's Bind", inEcho(bindEcho), good, 400, read},
-		{"echo's BodyDump", inEcho(dump(1 << 20)), good, 200, ""},
-		{"echo's BodyDump of a part", inEcho(dump(10)), good, 400, read},
-		{"echo's Decompress", inEcho(echomiddleware.Decompress()), zippedBody, 415, "Content-Encoding"},
-		{"echo's BodyLimit", inEcho(echomiddleware.BodyLimit(10)), good, 413, ""},
-		{"echo's BodyLimit, length unknown", inEcho(echomiddleware.BodyLimit(10)), unknownLength, 400, "broke off"},
-		{"fiber's Bind", inFiber(bindFiber), good, 200, ""},
-		{"fiber's SetBody", inFiber(setBody), good, 400, "a newline was added"},
+		{"net/http decodes the body", behind(decode), good, asSent, 400, read},
+		{"net/http encodes the body again", behind(reencode), good, asSent, 400, encoded},
+		{"net/http's MaxBytesHandler", behind(maxBytes), good, unknownLength, 413, tooLarge},
+		{"chi's RequestSize", inChi(chimiddleware.RequestSize(10)), good, unknownLength, 413, tooLarge},
+		{"chi's AllowContentType", inChi(chimiddleware.AllowContentType("application/json")), lines, asSent, 415, ""},
+		{"chi's Compress", inChi(chimiddleware.Compress(5)), good, asSent, 200, ""},
+		{"gorilla's ContentTypeHandler", inGorilla(jsonOnly), lines, asSent, 415, ""},
+		{"gorilla's CompressHandler", inGorilla(handlers.CompressHandler), good, asSent, 200, ""},
+		{"gin's ShouldBindJSON", inGin(bindJSON), good, asSent, 400, read},
+		{"gin's ShouldBindBodyWithJSON", inGin(bindBodyWithJSON), good, asSent, 400, read},
+		{"echo's Bind", inEcho(bindEcho), good, asSent, 400, read},
+		{"echo's BodyDump", inEcho(dump(1 << 20)), good, asSent, 200, ""},
+		{"echo's BodyDump of a part", inEcho(dump(10)), good, asSent, 200, ""},
+		{"echo's Decompress", inEcho(echomiddleware.Decompress()), good, encodedAs, 415, "Content-Encoding"},
+		{"echo's BodyLimit", inEcho(echomiddleware.BodyLimit(10)), good, asSent, 413, ""},
+		{"echo's BodyLimit, length unknown", inEcho(echomiddleware.BodyLimit(10)), good, unknownLength, 400, "broke off"},
+		{"fiber's Bind", inFiber(bindFiber), good, asSent, 200, ""},
+		{"fiber's SetBody", inFiber(setBody), good, asSent, 400, "a newline was added"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s, webhook, _ := newSite(t)
+			s := newInstance(t)
 			var reason syncBuffer
-			webhook.Observe = func(_ context.Context, r mailtrapwebhook.Report) {
+			s.webhook.Observe = func(_ context.Context, r mailtrapwebhook.Report) {
 				if r.Err != nil {
 					_, _ = io.WriteString(&reason, r.Err.Error())
 				}
 			}
-			s.serve(t, test.server(webhook))
-			status, _ := s.send(t, webhookPath, test.sent)
+			s.serve(t, test.server(s.webhook))
+			status, _ := s.send(t, webhookPath, test.body, test.change)
 			require.Equal(t, test.status, status)
 			require.Contains(t, reason.String(), test.reason)
 			require.Equal(t, test.reason == "", reason.String() == "", reason.String())
@@ -185,32 +186,31 @@ func setBody(c fiber.Ctx) error {
 }
 
 func TestGinKeepsTheBytesThatShouldBindBodyWithRead(t *testing.T) {
-	s, _, verifier := newSite(t)
+	s := newInstance(t)
 	router := gin.New()
 	router.POST(verifiedPath, bindBodyWithJSON, func(c *gin.Context) {
-		events, err := verifier.Parse(c.MustGet(gin.BodyBytesKey).([]byte), c.GetHeader(mailtrapwebhook.SignatureHeader))
+		events, err := s.verifier.Parse(c.MustGet(gin.BodyBytesKey).([]byte), c.GetHeader(mailtrapwebhook.SignatureHeader))
 		if err != nil || s.onEvent(c, events[0]) != nil {
 			c.Status(http.StatusBadRequest)
 		}
 	})
 	s.serve(t, &http.Server{Handler: router})
-	status, _ := s.send(t, verifiedPath, signed(envelope("delivery")))
+	status, _ := s.send(t, verifiedPath, inJSON("delivery"), asSent)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "delivery", s.calledFor())
 }
 
 // Middleware that writes RemoteAddr lets any client claim an allowed address.
 func TestProxyHeadersOpenAnAllowlist(t *testing.T) {
-	claiming := signed(envelope("delivery"))
-	claiming.header = http.Header{"X-Real-Ip": {"203.0.113.9"}}
+	claim := func(r *http.Request) { r.Header.Set("X-Real-Ip", "203.0.113.9") }
 	none := func(next http.Handler) http.Handler { return next }
 
 	for status, front := range map[int]mux.MiddlewareFunc{403: none, 200: handlers.ProxyHeaders} {
-		s, webhook, _ := newSite(t)
+		s := newInstance(t)
 		allowed := mailtrapwebhook.NewIPAllowlist([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")})
-		webhook.Guards = []mailtrapwebhook.Guard{allowed.Guard()}
-		s.serve(t, inGorilla(front)(webhook))
-		got, _ := s.send(t, webhookPath, claiming)
+		s.webhook.Guards = []mailtrapwebhook.Guard{allowed.Guard()}
+		s.serve(t, inGorilla(front)(s.webhook))
+		got, _ := s.send(t, webhookPath, inJSON("delivery"), claim)
 		require.Equal(t, status, got)
 	}
 }
@@ -218,31 +218,32 @@ func TestProxyHeadersOpenAnAllowlist(t *testing.T) {
 // A callback that overruns must not have the context of fasthttp's next
 // request.
 func TestFiberCallbackOverrunsWithItsOwnContext(t *testing.T) {
-	s, webhook, verifier := newSite(t)
+	s := newInstance(t)
 	overrun, next, seen := make(chan struct{}), make(chan struct{}), make(chan any)
-	s.gate = func(ctx context.Context, ev mailtrapwebhook.Event) {
+	s.act = func(ctx context.Context, ev mailtrapwebhook.Event) error {
 		if ev.Name() == "delivery" {
 			<-overrun
 			seen <- ctx.Value("request")
-			return
+			return nil
 		}
 		close(overrun)
 		<-next // keeps this request open while the other callback looks
+		return nil
 	}
-	webhook.EventTimeout = time.Millisecond
+	s.webhook.EventTimeout = time.Millisecond
 	app := fiber.New()
 	var requests atomic.Int32
 	app.Use(func(c fiber.Ctx) error {
 		c.Locals("request", strconv.Itoa(int(requests.Add(1))))
 		return c.Next()
 	})
-	app.Use("/", newFiber(webhook, verifier, s.onEvent))
+	app.Use("/", newFiber(s.site))
 	s.serve(t, fiberServer{app})
 
-	status, _ := s.send(t, webhookPath, signed(envelope("delivery")))
+	status, _ := s.send(t, webhookPath, inJSON("delivery"), asSent)
 	require.Equal(t, http.StatusInternalServerError, status)
 	go func() {
-		if resp, err := s.post(webhookPath, signed(envelope("open"))); err == nil {
+		if resp, err := s.client.Do(s.request(webhookPath, inJSON("open"))); err == nil {
 			resp.Body.Close()
 		}
 	}()

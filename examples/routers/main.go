@@ -19,6 +19,13 @@
 // All six routers answer alike, as the test shows. The signature covers the raw
 // body: no middleware may read, change or inflate it before. Each file names
 // the router's middleware that does.
+//
+// Each webhook has a secret of its own: put commas between several.
+//
+// /healthz answers 200 while the program runs, and /readyz while it takes
+// deliveries. At SIGTERM /readyz answers 503 first. The program takes
+// deliveries for 5 more seconds (-drain), answers those that have begun, and
+// ends within 35 seconds. A second SIGTERM ends it at once.
 package main
 
 import (
@@ -49,8 +56,16 @@ const (
 	shutdownTimeout = 30 * time.Second // a Handler answers within 29.5 seconds
 )
 
+// A site is what each router serves.
+type site struct {
+	webhook  *mailtrapwebhook.Handler
+	verifier *mailtrapwebhook.Verifier // for handlers of your own, with onEvent
+	onEvent  callback
+	health   *health
+}
+
 // routers are the routers that are an [http.Handler]. Fiber has its own server.
-var routers = map[string]func(*mailtrapwebhook.Handler, *mailtrapwebhook.Verifier, callback) http.Handler{
+var routers = map[string]func(*site) http.Handler{
 	"nethttp": newServeMux,
 	"chi":     newChi,
 	"gin":     newGin,
@@ -71,13 +86,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	flags := flag.NewFlagSet("routers", flag.ExitOnError)
 	router := flags.String("router", "nethttp", "serve with this `router`: "+strings.Join(routerNames(), ", "))
 	address := flags.String("listen", ":8080", "receive deliveries on this `address`")
+	drain := flags.Duration("drain", 5*time.Second, "receive for this `long` after a signal, while /readyz answers 503")
 	_ = flags.Parse(args) // ExitOnError: Parse returns no error
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: put the flags first", flags.Arg(0))
 	}
-	verifier, err := mailtrapwebhook.NewVerifier(getenv(secretVariable))
+	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
-		return fmt.Errorf("no signing secret: set %s to the secret in the webhook's settings", secretVariable)
+		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
+			" or to those of several webhooks with commas between", secretVariable)
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
 	onEvent := func(ctx context.Context, ev mailtrapwebhook.Event) error {
@@ -86,11 +103,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		logger.InfoContext(ctx, "event received", "event", ev) // shows nothing personal
 		return nil
 	}
-	webhook := newWebhook(verifier, onEvent, logger)
-	if err := webhook.Validate(); err != nil {
+	site := newSite(verifier, onEvent, logger)
+	if err := site.webhook.Validate(); err != nil {
 		return err
 	}
-	srv, err := newServer(*router, webhook, verifier, onEvent)
+	srv, err := newServer(*router, site)
 	if err != nil {
 		return err
 	}
@@ -98,15 +115,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "%s listens on %s, Ctrl-C ends\n", *router, listener.Addr())
-	return serve(ctx, srv, listener)
+	fmt.Fprintf(stderr, "%s listens on http://%s%s, Ctrl-C ends\n", *router, listener.Addr(), webhookPath)
+	return serve(ctx, srv, listener, site.health, *drain, shutdownTimeout)
 }
 
-// newWebhook returns a Handler that remembers in memory which events it has
+// newSite returns a site whose Handler remembers in memory which events it has
 // handled. Set Dedup to a shared store where several processes receive the same
 // webhook.
-func newWebhook(verifier *mailtrapwebhook.Verifier, onEvent callback, logger *slog.Logger) *mailtrapwebhook.Handler {
-	return &mailtrapwebhook.Handler{Verifier: verifier, OnEvent: onEvent, Logger: logger}
+func newSite(verifier *mailtrapwebhook.Verifier, onEvent callback, logger *slog.Logger) *site {
+	webhook := &mailtrapwebhook.Handler{Verifier: verifier, OnEvent: onEvent, Logger: logger}
+	return &site{webhook, verifier, onEvent, new(health)}
 }
 
 // A server is an [http.Server] or a fiberServer.
@@ -115,18 +133,16 @@ type server interface {
 	Shutdown(context.Context) error
 }
 
-func newServer(
-	router string, webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
-) (server, error) {
+func newServer(router string, site *site) (server, error) {
 	if router == "fiber" {
-		return fiberServer{newFiber(webhook, verifier, onEvent)}, nil
+		return fiberServer{newFiber(site)}, nil
 	}
 	build, ok := routers[router]
 	if !ok {
 		return nil, fmt.Errorf("unknown router %q: choose one of %s", router, strings.Join(routerNames(), ", "))
 	}
 	return &http.Server{
-		Handler:           build(webhook, verifier, onEvent),
+		Handler:           build(site),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -138,9 +154,12 @@ func routerNames() []string {
 	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(routers)), "fiber")))
 }
 
-// serve serves until ctx ends. It then waits for the deliveries that have
-// begun.
-func serve(ctx context.Context, srv server, listener net.Listener) error {
+// serve serves until ctx ends, and for as long as drain after that: load
+// balancers go on sending until they have asked whether the program is ready.
+// It then waits for the deliveries that have begun, but no longer than wait.
+func serve(
+	ctx context.Context, srv server, listener net.Listener, health *health, drain, wait time.Duration,
+) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()
 	select {
@@ -148,10 +167,16 @@ func serve(ctx context.Context, srv server, listener net.Listener) error {
 		return err
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	health.leaving.Store(true)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(drain):
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
-		return fmt.Errorf("shutting down: %w", err)
+		slog.Warn("connections were open to the last: Mailtrap sends again what was not answered", "err", err)
 	}
 	return nil
 }

@@ -3,25 +3,27 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
 const (
@@ -29,52 +31,17 @@ const (
 	inner  = "no client sees this" // the text of the callback's errors and panics
 )
 
-type request struct {
-	method    string // POST if empty
-	body      []byte
-	signature string
-	second    string      // a second signature, if not empty
-	header    http.Header // without the signature and the type
-	chunked   bool        // without a Content-Length
-	declared  int64       // if not 0, the Content-Length of a body that never comes
-}
-
-// signed returns a signed delivery. The callback fails for a bounce and panics
-// for a reject.
-func signed(body []byte) request {
-	return request{body: body, signature: mailtrapwebhook.Sign(body, secret)}
-}
-
-func event(kind string) string {
-	return fmt.Sprintf(`{"event":%q,"timestamp":1728669700,"message_id":"message","event_id":"id-%s"}`, kind, kind)
-}
-
-func envelope(kinds ...string) []byte {
-	var events []string
+// bodyOf returns a delivery of new events.
+func bodyOf(format mailtrapwebhook.Format, kinds ...string) []byte {
+	var events []mailtrapwebhook.Event
 	for _, kind := range kinds {
-		events = append(events, event(kind))
+		events = append(events, webhooktest.Sample(kind))
 	}
-	return []byte(`{"events":[` + strings.Join(events, ",") + `]}`)
+	return webhooktest.Body(format, events...)
 }
 
-func lines(kinds ...string) []byte {
-	var b bytes.Buffer
-	for _, kind := range kinds {
-		b.WriteString(event(kind) + "\n")
-	}
-	return b.Bytes()
-}
-
-// fullBatch returns the largest body that Mailtrap sends: 500 events, each with
-// about 1,000 bytes of custom variables.
-func fullBatch() []byte {
-	var events []string
-	for i := range 500 {
-		events = append(events, fmt.Sprintf(`{"event":"open","event_id":"id-%d","message_id":"message","custom_variables":{"v":%q}}`,
-			i, strings.Repeat("v", 990)))
-	}
-	return []byte(`{"events":[` + strings.Join(events, ",") + `]}`)
-}
+// inJSON is bodyOf in the format that most tests use.
+func inJSON(kinds ...string) []byte { return bodyOf(mailtrapwebhook.FormatJSON, kinds...) }
 
 func zipped(body []byte) []byte {
 	var b bytes.Buffer
@@ -86,62 +53,85 @@ func zipped(body []byte) []byte {
 	return b.Bytes()
 }
 
-// A site is a running server. Its callback remembers its calls.
-type site struct {
+// A change makes a request that Mailtrap would not send.
+type change func(*http.Request)
+
+func asSent(*http.Request) {}
+
+func replaceBody(r *http.Request, body []byte) {
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+}
+
+// An instance is a running server. Its callback remembers its calls.
+type instance struct {
+	*site
 	address string
 	client  *http.Client
 	stop    context.CancelFunc
-	served  chan error
-	log     *syncBuffer
+	ended   chan error
+	log     syncBuffer
+	act     callback // if not nil, called in the callback
 
-	mu     sync.Mutex
-	called []string
-	kept   []mailtrapwebhook.Event
-	gate   func(ctx context.Context, ev mailtrapwebhook.Event) // if not nil, called in the callback
+	mu    sync.Mutex
+	kept  []mailtrapwebhook.Event
+	calls map[string]int // for each key
 }
 
-func (s *site) onEvent(ctx context.Context, ev mailtrapwebhook.Event) error {
+// newInstance returns an instance that does not serve yet.
+func newInstance(t *testing.T) *instance {
+	t.Helper()
+	verifier, err := mailtrapwebhook.NewVerifier(secret)
+	require.NoError(t, err)
+	s := &instance{ended: make(chan error, 1), calls: make(map[string]int)}
+	s.site = newSite(verifier, s.callBack, slog.New(slog.NewTextHandler(&s.log, nil)))
+	return s
+}
+
+func (s *instance) callBack(ctx context.Context, ev mailtrapwebhook.Event) error {
 	s.mu.Lock()
-	s.called, s.kept = append(s.called, ev.Name()), append(s.kept, ev)
+	s.kept = append(s.kept, ev)
+	s.calls[ev.Key()]++
 	s.mu.Unlock()
-	if s.gate != nil {
-		s.gate(ctx, ev)
-	}
-	switch ev.Name() {
-	case "bounce":
-		return errors.New(inner)
-	case "reject":
-		panic(inner)
+	if s.act != nil {
+		return s.act(ctx, ev)
 	}
 	return nil
 }
 
-func (s *site) calledFor() string {
+// calledFor returns the names of the events that the callback saw, in order.
+func (s *instance) calledFor() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return strings.Join(s.called, " ")
+	var names []string
+	for _, ev := range s.kept {
+		names = append(names, ev.Name())
+	}
+	return strings.Join(names, " ")
 }
 
-// newSite returns a site that does not run yet, and the Handler that it serves.
-func newSite(t *testing.T) (*site, *mailtrapwebhook.Handler, *mailtrapwebhook.Verifier) {
-	t.Helper()
-	verifier, err := mailtrapwebhook.NewVerifier(secret)
-	require.NoError(t, err)
-	s := &site{log: new(syncBuffer), served: make(chan error, 1)}
-	return s, newWebhook(verifier, s.onEvent, slog.New(slog.NewTextHandler(s.log, nil))), verifier
+// count returns how often the callback saw an event.
+func (s *instance) count(ev mailtrapwebhook.Event) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[ev.Key()]
 }
 
 // start serves a router until the test ends.
-func start(t *testing.T, router string) *site {
+func start(t *testing.T, router string) *instance {
 	t.Helper()
-	s, webhook, verifier := newSite(t)
-	srv, err := newServer(router, webhook, verifier, s.onEvent)
-	require.NoError(t, err)
-	s.serve(t, srv)
+	s := newInstance(t)
+	s.startRouter(t, router)
 	return s
 }
 
-func (s *site) serve(t *testing.T, srv server) {
+func (s *instance) startRouter(t *testing.T, router string) {
+	t.Helper()
+	srv, err := newServer(router, s.site)
+	require.NoError(t, err)
+	s.serve(t, srv)
+}
+
+func (s *instance) serve(t *testing.T, srv server) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -152,7 +142,7 @@ func (s *site) serve(t *testing.T, srv server) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.served <- serve(ctx, srv, listener)
+		s.ended <- serve(ctx, srv, listener, s.health, 0, shutdownTimeout)
 	}()
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
@@ -161,65 +151,24 @@ func (s *site) serve(t *testing.T, srv server) {
 	})
 }
 
-// send sends a request. It returns the status and the body of the answer.
-func (s *site) send(t *testing.T, path string, req request) (int, string) {
+// send sends a signed request after a change to it. It returns the status and
+// the body of the answer.
+func (s *instance) send(t *testing.T, path string, body []byte, change change) (int, string) {
 	t.Helper()
-	do := s.post
-	if req.declared > 0 {
-		do = s.announce
-	}
-	resp, err := do(path, req)
+	r := s.request(path, body)
+	change(r)
+	resp, err := s.client.Do(r)
 	require.NoError(t, err)
 	answer, err := io.ReadAll(resp.Body)
 	require.NoError(t, errors.Join(err, resp.Body.Close()))
 	return resp.StatusCode, string(answer)
 }
 
-func (s *site) post(path string, req request) (*http.Response, error) {
-	r, err := http.NewRequest(cmp.Or(req.method, http.MethodPost), "http://"+s.address+path, bytes.NewReader(req.body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header = req.header.Clone()
-	if r.Header == nil {
-		r.Header = make(http.Header)
-	}
-	r.Header.Set("Content-Type", "application/json")
-	if bytes.HasPrefix(req.body, []byte(`{"event":`)) {
-		r.Header.Set("Content-Type", "application/jsonl")
-	}
-	if req.signature != "" {
-		r.Header.Add(mailtrapwebhook.SignatureHeader, req.signature)
-	}
-	if req.second != "" {
-		r.Header.Add(mailtrapwebhook.SignatureHeader, req.second)
-	}
-	if req.chunked {
-		r.ContentLength = -1
-	}
-	return s.client.Do(r)
-}
-
-// announce sends the head of a request without the body and waits for the
-// answer.
-func (s *site) announce(path string, req request) (*http.Response, error) {
-	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n%s: %s\r\n\r\n",
-		path, s.address, req.declared, mailtrapwebhook.SignatureHeader, req.signature)
-	if err = errors.Join(err, conn.SetDeadline(time.Now().Add(time.Minute))); err != nil {
-		return nil, err
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := io.ReadAll(resp.Body)
-	resp.Body = io.NopCloser(bytes.NewReader(answer))
-	return resp, err
+// request returns a signed request of a client.
+func (s *instance) request(path string, body []byte) *http.Request {
+	r := webhooktest.NewRequest(path, secret, body)
+	r.URL.Scheme, r.URL.Host, r.RequestURI = "http", s.address, ""
+	return r
 }
 
 type syncBuffer struct {
@@ -239,6 +188,31 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+func TestReceiver(t *testing.T) {
+	for _, router := range routerNames() {
+		for _, path := range []string{webhookPath, verifiedPath} {
+			t.Run(router+path, func(t *testing.T) {
+				t.Parallel()
+				s := start(t, router)
+				count := s.count
+				if path == verifiedPath { // the callback must insert under Event.Key and ignore conflicts
+					count = func(ev mailtrapwebhook.Event) int { return min(s.count(ev), 1) }
+				}
+				webhooktest.TestReceiver(t, webhooktest.Receiver{Handler: s.proxyTo(path), Secret: secret, Count: count})
+			})
+		}
+	}
+}
+
+// proxyTo returns a handler that passes requests on to a path of the server.
+func (s *instance) proxyTo(path string) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL = &url.URL{Scheme: "http", Host: s.address, Path: path} },
+		Transport: s.client.Transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // tells of each body that breaks off
+	}
+}
+
 // An outcome is the statuses of the answers and the events that the callback
 // saw, in order.
 type outcome struct {
@@ -246,85 +220,88 @@ type outcome struct {
 	Called   string
 }
 
-type conformanceTest struct {
+type answersTest struct {
 	name              string
-	sent              []request
+	bodies            [][]byte
+	change            change
 	webhook, verified outcome // at the two paths
 }
 
-// refused returns a test whose requests are answered status at both paths. The
+// refused returns a test whose request is answered status at both paths. The
 // callback is not called.
-func refused(name string, status int, sent ...request) conformanceTest {
-	want := outcome{slices.Repeat([]int{status}, len(sent)), ""}
-	return conformanceTest{name, sent, want, want}
+func refused(name string, status int, body []byte, change change) answersTest {
+	want := outcome{[]int{status}, ""}
+	return answersTest{name, [][]byte{body}, change, want, want}
 }
 
-// handled returns a test whose delivery is answered 200 at both paths.
-func handled(name, called string, sent request) conformanceTest {
-	want := outcome{[]int{200}, called}
-	return conformanceTest{name, []request{sent}, want, want}
-}
+func answersTests() []answersTest {
+	const header = mailtrapwebhook.SignatureHeader
+	good := inJSON("delivery", "open")
+	forged := mailtrapwebhook.Sign(good, "0123456789abcdef0123456789abcdef")
+	both := func(first, second string) change {
+		return func(r *http.Request) { r.Header[header] = []string{first, second} }
+	}
+	failing := inJSON("delivery", "bounce", "open")
 
-func conformanceTests() []conformanceTest {
-	good := signed(envelope("delivery", "open"))
-	forged, unsigned, encoded, put := good, good, good, good
-	forged.signature = mailtrapwebhook.Sign(good.body, "0123456789abcdef0123456789abcdef")
-	unsigned.signature = ""
-	encoded.body, encoded.header = zipped(good.body), http.Header{"Content-Encoding": {"gzip"}}
-	put.method = http.MethodPut
-	forgedFirst, forgedSecond := forged, good
-	forgedFirst.second, forgedSecond.second = good.signature, forged.signature
-	failing := signed(envelope("delivery", "bounce", "open"))
-
-	return []conformanceTest{
-		handled("a JSON envelope", "delivery open", good),
-		handled("JSON Lines", "delivery open", signed(lines("delivery", "open"))),
-		handled("a full batch", strings.TrimSpace(strings.Repeat("open ", 500)), signed(fullBatch())),
-		refused("a forged signature", 400, forged),
-		refused("two signatures", 400, forgedFirst, forgedSecond),
-		refused("no signature", 400, unsigned),
-		refused("an empty body", 400, signed(nil)),
-		refused("another method", 405, put),
-		refused("broken JSON", 422, signed(good.body[:len(good.body)-2])),
-		refused("too large a body", 413, request{declared: 8<<20 + 1, signature: good.signature}),
+	return []answersTest{
+		refused("a forged signature", 400, good, func(r *http.Request) { r.Header.Set(header, forged) }),
+		refused("a forged signature first", 400, good, both(forged, mailtrapwebhook.Sign(good, secret))),
+		refused("a forged signature second", 400, good, both(mailtrapwebhook.Sign(good, secret), forged)),
+		refused("no signature", 400, good, func(r *http.Request) { r.Header.Del(header) }),
+		refused("an empty body", 400, nil, func(r *http.Request) { r.Header.Set(header, forged) }),
+		refused("another method", 405, good, func(r *http.Request) { r.Method = http.MethodPut }),
+		refused("broken JSON", 422, good[:len(good)-2], asSent),
+		refused("too large a body", 413, good, func(r *http.Request) {
+			r.Body, _ = io.Pipe() // nothing ever comes
+			r.ContentLength = 8<<20 + 1
+		}),
 		{
-			"a retry", []request{good, good},
-			outcome{[]int{200, 200}, "delivery open"},
-			outcome{[]int{200, 200}, "delivery open delivery open"}, // the callback must use Event.Key
-		},
-		{
-			"a failing callback and its retry", []request{failing, failing},
+			"a failing callback and its retry", [][]byte{failing, failing}, asSent,
 			outcome{[]int{500, 500}, "delivery bounce open bounce"},
 			outcome{[]int{500, 500}, "delivery bounce open delivery bounce open"},
 		},
 		{
 			"a panicking callback and the next delivery",
-			[]request{signed(envelope("delivery", "reject", "open")), signed(envelope("click"))},
+			[][]byte{inJSON("delivery", "reject", "open"), inJSON("click")}, asSent,
 			outcome{[]int{500, 200}, "delivery reject open click"},
 			outcome{[]int{500, 200}, "delivery reject click"}, // the panic skips the rest
 		},
 		{
-			"a body encoded on the way", []request{encoded},
+			"a body encoded on the way", [][]byte{good}, func(r *http.Request) {
+				r.Header.Set("Content-Encoding", "gzip")
+				replaceBody(r, zipped(good))
+			},
 			outcome{[]int{415}, ""},
 			outcome{[]int{400}, ""}, // the signature covers other bytes
 		},
 	}
 }
 
-func TestEveryRouterTreatsDeliveriesAlike(t *testing.T) {
+func TestEveryRouterAnswersAlike(t *testing.T) {
 	for _, router := range routerNames() {
-		for _, test := range conformanceTests() {
+		for _, test := range answersTests() {
 			for path, want := range map[string]outcome{webhookPath: test.webhook, verifiedPath: test.verified} {
 				t.Run(router+path+"/"+test.name, func(t *testing.T) {
-					s := start(t, router)
+					t.Parallel()
+					s := newInstance(t)
+					s.act = func(_ context.Context, ev mailtrapwebhook.Event) error {
+						switch ev.Name() {
+						case "bounce":
+							return errors.New(inner)
+						case "reject":
+							panic(inner)
+						}
+						return nil
+					}
+					s.startRouter(t, router)
 					var got outcome
-					for _, req := range test.sent {
-						status, answer := s.send(t, path, req)
+					for _, body := range test.bodies {
+						status, answer := s.send(t, path, body, test.change)
 						got.Answered = append(got.Answered, status)
 						require.NotContains(t, answer, inner, "the answer shows the callback's error")
 					}
 					got.Called = s.calledFor()
-					require.Empty(t, gocmp.Diff(want, got))
+					require.Empty(t, cmp.Diff(want, got))
 				})
 			}
 		}
@@ -337,20 +314,16 @@ func TestEventsOutliveTheirRequest(t *testing.T) {
 		for _, path := range []string{webhookPath, verifiedPath} {
 			t.Run(router+path, func(t *testing.T) {
 				s := start(t, router)
-				first := envelope("delivery", "open")
-				status, _ := s.send(t, path, signed(first))
-				require.Equal(t, http.StatusOK, status)
-				for i := range 10 { // of the same length, over the same connection
-					other := bytes.ReplaceAll(first, []byte("message"), fmt.Appendf(nil, "other-%d", i))
-					status, _ := s.send(t, path, signed(other))
+				var sent []mailtrapwebhook.Event
+				for range 10 { // about the same length, over the same connection
+					events := []mailtrapwebhook.Event{webhooktest.Sample("delivery"), webhooktest.Sample("open")}
+					sent = append(sent, events...)
+					status, _ := s.send(t, path, webhooktest.Body(mailtrapwebhook.FormatJSON, events...), asSent)
 					require.Equal(t, http.StatusOK, status)
 				}
-				want, err := mailtrapwebhook.Parse(first)
-				require.NoError(t, err)
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				require.Len(t, s.kept, 22)
-				require.Empty(t, gocmp.Diff(want, s.kept[:2]))
+				require.Empty(t, cmp.Diff(sent, s.kept))
 			})
 		}
 	}
@@ -362,7 +335,7 @@ func TestCallbacksDoNotEndWithTheClient(t *testing.T) {
 	gone, hangUp := context.WithCancel(t.Context())
 	hangUp()
 	calls := 0
-	err := handleBody(gone, envelope("delivery"), func(ctx context.Context, _ mailtrapwebhook.Event) error {
+	err := handleBody(gone, inJSON("delivery"), func(ctx context.Context, _ mailtrapwebhook.Event) error {
 		calls++
 		_, limited := ctx.Deadline()
 		require.True(t, limited)
@@ -375,7 +348,7 @@ func TestCallbacksDoNotEndWithTheClient(t *testing.T) {
 // A callback's error is answered 500, whatever it wraps.
 func TestStatusOfErrors(t *testing.T) {
 	failing := func(err error) error {
-		return handleBody(t.Context(), envelope("delivery"), func(context.Context, mailtrapwebhook.Event) error { return err })
+		return handleBody(t.Context(), inJSON("delivery"), func(context.Context, mailtrapwebhook.Event) error { return err })
 	}
 	tests := []struct {
 		err  error
@@ -400,7 +373,7 @@ func TestHandlerCanCutOffSlowBodies(t *testing.T) {
 	for _, router := range routerNames() {
 		t.Run(router, func(t *testing.T) {
 			s := start(t, router)
-			status, _ := s.send(t, webhookPath, signed(envelope("delivery")))
+			status, _ := s.send(t, webhookPath, inJSON("delivery"), asSent)
 			require.Equal(t, http.StatusOK, status)
 			require.NotContains(t, s.log.String(), "cannot be cut off")
 		})
@@ -411,24 +384,23 @@ func TestShutdownWaitsForDeliveries(t *testing.T) {
 	for _, router := range routerNames() {
 		for _, path := range []string{webhookPath, verifiedPath} {
 			t.Run(router+path, func(t *testing.T) {
-				s, webhook, verifier := newSite(t)
+				s := newInstance(t)
 				begun, release := make(chan struct{}), make(chan struct{})
-				s.gate = func(ctx context.Context, _ mailtrapwebhook.Event) {
+				s.act = func(ctx context.Context, _ mailtrapwebhook.Event) error {
 					close(begun)
 					select {
 					case <-release:
 					case <-ctx.Done(): // the shutdown must not end it
 						t.Error(ctx.Err())
 					}
+					return nil
 				}
-				webhook.EventTimeout = 25 * time.Second
-				srv, err := newServer(router, webhook, verifier, s.onEvent)
-				require.NoError(t, err)
-				s.serve(t, srv)
+				s.webhook.EventTimeout = 25 * time.Second
+				s.startRouter(t, router)
 
 				answered := make(chan int, 1)
 				go func() {
-					resp, err := s.post(path, signed(envelope("delivery")))
+					resp, err := s.client.Do(s.request(path, inJSON("delivery")))
 					if err != nil {
 						t.Error(err)
 						answered <- 0
@@ -444,40 +416,83 @@ func TestShutdownWaitsForDeliveries(t *testing.T) {
 					if err == nil {
 						conn.Close()
 					}
-					return err != nil || len(s.served) > 0
+					return err != nil || len(s.ended) > 0
 				}, 20*time.Second, time.Millisecond, "the server still takes connections")
-				require.Empty(t, s.served, "serve returned before the delivery was answered")
+				require.Empty(t, s.ended, "serve returned before the delivery was answered")
 				close(release)
 				require.Equal(t, http.StatusOK, <-answered)
-				require.NoError(t, <-s.served)
+				require.NoError(t, <-s.ended)
 			})
 		}
+	}
+}
+
+// A client that never ends its request must not hold up the end.
+func TestEndIsNotHeldUp(t *testing.T) {
+	for _, router := range routerNames() {
+		t.Run(router, func(t *testing.T) {
+			s := newInstance(t)
+			srv, err := newServer(router, s.site)
+			require.NoError(t, err)
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			ctx, interrupt := context.WithCancel(t.Context())
+			go func() { s.ended <- serve(ctx, srv, listener, s.health, 0, 100*time.Millisecond) }()
+			conn, err := net.Dial("tcp", listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: example.com\r\nContent-Length: 9\r\n%s: %064d\r\n\r\n",
+				webhookPath, mailtrapwebhook.SignatureHeader, 0)
+			require.NoError(t, err)
+			time.Sleep(100 * time.Millisecond) // the server reads the head
+			interrupt()
+			select {
+			case err := <-s.ended:
+				require.NoError(t, err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("the server does not end")
+			}
+		})
 	}
 }
 
 func TestProgramServesUntilInterrupted(t *testing.T) {
 	for _, router := range routerNames() {
 		t.Run(router, func(t *testing.T) {
+			t.Parallel()
 			ctx, interrupt := context.WithCancel(t.Context())
-			getenv := func(name string) string { return map[string]string{secretVariable: secret + "\n"}[name] }
+			getenv := func(name string) string { return map[string]string{secretVariable: "another," + secret + "\n"}[name] }
 			stderr, w := io.Pipe()
 			ended := make(chan error, 1)
-			go func() { ended <- run(ctx, []string{"-router", router, "-listen", "127.0.0.1:0"}, getenv, w) }()
+			args := []string{"-router", router, "-listen", "127.0.0.1:0", "-drain", "2s"}
+			go func() { ended <- run(ctx, args, getenv, w) }()
 			out := bufio.NewReader(stderr)
 			line, err := out.ReadString('\n')
 			require.NoError(t, err)
 			var rest syncBuffer
 			go func() { _, _ = io.Copy(&rest, out) }()
 
-			_, address, ok := strings.Cut(strings.TrimSuffix(line, ", Ctrl-C ends\n"), router+" listens on ")
+			_, address, ok := strings.Cut(strings.TrimSuffix(line, webhookPath+", Ctrl-C ends\n"), router+" listens on http://")
 			require.True(t, ok, line)
-			s := &site{address: address, client: &http.Client{Transport: &http.Transport{}}}
-			status, _ := s.send(t, webhookPath, signed(envelope("delivery")))
-			require.Equal(t, http.StatusOK, status)
-			s.client.CloseIdleConnections()
+			transport := &http.Transport{DisableKeepAlives: true}
+			s := &instance{address: address, client: &http.Client{Transport: transport}}
+			deliver := func() {
+				status, _ := s.send(t, webhookPath, inJSON("delivery"), asSent)
+				require.Equal(t, http.StatusOK, status)
+			}
+			get := func(path string) (status int) {
+				status, _ = s.send(t, path, nil, func(r *http.Request) { r.Method, r.Body = http.MethodGet, nil })
+				return status
+			}
+			deliver()
+			require.Equal(t, []int{200, 200}, []int{get(livePath), get(readyPath)})
+
 			interrupt()
+			require.Eventually(t, func() bool { return get(readyPath) == 503 }, time.Second, time.Millisecond)
+			require.Equal(t, 200, get(livePath))
+			deliver() // deliveries still come in
 			require.NoError(t, <-ended)
-			require.Contains(t, rest.String(), "event received")
+			require.Equal(t, 2, strings.Count(rest.String(), "event received"))
 		})
 	}
 }
@@ -488,6 +503,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 	tests := []struct{ name, secret, router, want string }{
 		{"without a secret", "", "chi", "set MAILTRAP_SIGNING_SECRET"},
 		{"with a blank secret", " \n", "chi", "set MAILTRAP_SIGNING_SECRET"},
+		{"with one of two secrets", secret + ",", "chi", "set MAILTRAP_SIGNING_SECRET"},
 		{"with an unknown router", secret, "martini", "choose one of chi, echo, fiber, gin, gorilla, nethttp"},
 	}
 	for _, test := range tests {

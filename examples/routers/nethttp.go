@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
-
-	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 // newServeMux returns net/http's own router with the routes.
@@ -15,12 +13,12 @@ import (
 // [http.TimeoutHandler] should not. It answers 503 while the callbacks still
 // run, and hides the connection, so that the Handler cannot cut off a slow
 // body.
-func newServeMux(
-	webhook *mailtrapwebhook.Handler, verifier *mailtrapwebhook.Verifier, onEvent callback,
-) http.Handler {
+func newServeMux(site *site) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+webhookPath, webhook)
-	mux.Handle("POST "+verifiedPath, ownHandler(verifier, onEvent))
+	mux.Handle("POST "+webhookPath, site.webhook)
+	mux.Handle("POST "+verifiedPath, ownHandler(site.verifier, site.onEvent))
+	mux.HandleFunc("GET "+livePath, site.health.live)
+	mux.HandleFunc("GET "+readyPath, site.health.ready)
 	return logged(recovered(mux)) // in this order, so that a panic is logged as 500
 }
 

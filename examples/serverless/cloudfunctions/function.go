@@ -4,8 +4,9 @@
 // The platform expects the function at the root of the deployed module. Copy
 // this file to the root of your module and the package webhook to a directory
 // beside it. Deploy the module with the entry point MailtrapWebhook, with
-// MAILTRAP_SIGNING_SECRET in the environment, and with an HTTP trigger that
-// allows unauthenticated calls: Mailtrap's signature is not Google's.
+// MAILTRAP_SIGNING_SECRET and DATABASE_URL or REDIS_URL in the environment, and
+// with an HTTP trigger that allows unauthenticated calls: Mailtrap's signature
+// is not Google's.
 //
 // This command runs the function on your machine:
 //
@@ -17,7 +18,7 @@
 package cloudfunctions
 
 import (
-	"log"
+	"log/slog"
 	"os"
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
@@ -25,13 +26,17 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/webhook"
 )
 
+// Webhook is what the function MailtrapWebhook serves.
+var Webhook *webhook.Webhook
+
 // The platform has its own main function, so an instance starts in init.
 func init() {
-	handler, err := webhook.New(os.Getenv(webhook.SecretVariable))
-	if err != nil {
-		log.Fatal(err)
+	var err error
+	if Webhook, err = webhook.New(os.Getenv); err != nil {
+		slog.Error(err.Error())
+		os.Exit(1)
 	}
 	// Register an HTTP function, which gets the raw body. The framework decodes
 	// the body of a typed function, and then no signature matches.
-	functions.HTTP("MailtrapWebhook", handler.ServeHTTP)
+	functions.HTTP("MailtrapWebhook", Webhook.ServeHTTP)
 }

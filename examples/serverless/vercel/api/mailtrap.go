@@ -4,8 +4,9 @@
 // Vercel expects the directory api at the root of the project, beside go.mod.
 // It has one file for each function, and the package is not main. Copy this
 // file there and the package webhook to another directory. Set
-// MAILTRAP_SIGNING_SECRET among the project's environment variables. In
-// vercel.json, give api/mailtrap.go a maxDuration of 30 seconds.
+// MAILTRAP_SIGNING_SECRET among the project's environment variables, and
+// DATABASE_URL or REDIS_URL. In vercel.json, give api/mailtrap.go a maxDuration
+// of 30 seconds.
 //
 // Every request gets the answer of the Handler. An event is acknowledged when
 // onEvent has returned nil. Mailtrap repeats a delivery that is not
@@ -13,22 +14,23 @@
 package handler
 
 import (
-	"log"
+	"log/slog"
 	"net/http"
 	"os"
 
-	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/webhook"
 )
 
-var receiver *mailtrapwebhook.Handler
+var receiver http.Handler
 
 // Vercel has its own main function, so an instance starts in init.
 func init() {
-	var err error
-	if receiver, err = webhook.New(os.Getenv(webhook.SecretVariable)); err != nil {
-		log.Fatal(err)
+	w, err := webhook.New(os.Getenv)
+	if err != nil {
+		slog.Error(err.Error())
+		os.Exit(1)
 	}
+	receiver = w
 }
 
 // Handler is the function that Vercel calls: the first exported function in the

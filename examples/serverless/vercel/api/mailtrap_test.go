@@ -2,37 +2,28 @@ package handler
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/internal/webhooktest"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/serverless/internal/programtest"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
-var errSecret = webhooktest.SetSecret()
-
-// serve serves Handler as Vercel's main function does.
-func serve(t *testing.T) webhooktest.Send {
-	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(Handler))
-	t.Cleanup(server.Close)
-	return webhooktest.SendTo(server.URL + "/api/mailtrap")
-}
+var errSecret = programtest.SetSecret()
 
 func TestFunction(t *testing.T) {
 	require.NoError(t, errSecret)
-	webhooktest.TestLive(t, serve(t))
-
-	program := receiver
-	defer func() { receiver = program }()
-	webhooktest.Test(t, func(t *testing.T, handler *mailtrapwebhook.Handler) webhooktest.Send {
-		receiver = handler
-		return serve(t)
-	})
+	body := webhooktest.Body(mailtrapwebhook.FormatJSON, webhooktest.Samples()...)
+	for _, fault := range []webhooktest.Fault{webhooktest.FaultRepeated, webhooktest.FaultForged} {
+		m := webhooktest.Mailtrap{
+			Handler: http.HandlerFunc(Handler), URL: "/api/mailtrap", Secret: programtest.Secret, Retries: -1, Fault: fault,
+		}
+		result, err := m.Deliver(t.Context(), body)
+		require.NoError(t, err)
+		require.NoError(t, result.Err())
+	}
 }
 
-func TestFunctionNeedsSecret(t *testing.T) {
-	webhooktest.RequireNeedsSecret(t, webhooktest.Self(t))
-}
+func TestFunctionNeedsSecret(t *testing.T) { programtest.RequireNeedsSecret(t, programtest.Self(t)) }
