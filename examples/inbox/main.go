@@ -22,7 +22,7 @@
 //	go run . -purge 2160h      # deletes what was worked 90 days ago or earlier
 //
 // Any number of these programs may run. Those with -workers 0 receive only.
-// River listens for new jobs. Connect to PostgreSQL directly, since PgBouncer in
+// River listens for new jobs. Connect to PostgreSQL directly: PgBouncer in
 // transaction mode cannot pass that on.
 package main
 

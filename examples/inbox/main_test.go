@@ -30,13 +30,20 @@ import (
 // programVariable makes the test binary run the program.
 const programVariable = "INBOX_TEST_PROGRAM"
 
+// hangVariable gives the program the work hang in place of moody.
+const hangVariable = "INBOX_TEST_HANG"
+
 var server *servers.Server
 
 func TestMain(m *testing.M) {
 	if os.Getenv(programVariable) != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		os.Exit(run(ctx, os.Args[1:], os.Getenv, moody, slog.New(slog.DiscardHandler), os.Stdout, os.Stderr))
+		work := moody
+		if os.Getenv(hangVariable) != "" {
+			work = hang
+		}
+		os.Exit(run(ctx, os.Args[1:], os.Getenv, work, slog.New(slog.DiscardHandler), os.Stdout, os.Stderr))
 	}
 	os.Exit(servers.Main(m, servers.Use{In: &server, Start: servers.Postgres}))
 }
@@ -60,6 +67,15 @@ func moody(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event)
 	}
 	time.Sleep(time.Millisecond) // leaves time for a kill
 	return nil
+}
+
+// hang records the effect and does not come to its end.
+func hang(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+	if err := recordEffect(ctx, tx, key, ev); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // A database belongs to one test.
@@ -160,11 +176,7 @@ func TestReplicas(t *testing.T) {
 	replayed := replicas.Deliver(t, cluster.URL, batches) // by somebody who captured all
 	cluster.End()
 
-	// River takes a job for dead after rescueAfter, and a leader after 15
-	// seconds. Let both be over.
-	stuck := db.count(t, "river_job WHERE state = 'running'")
-	db.exec(t, "UPDATE river_job SET attempted_at = now() - interval '1 hour' WHERE state = 'running'")
-	db.exec(t, "DELETE FROM river_leader")
+	stuck := db.forgetTheDead(t)
 	p, _ := replicas.Start(t, db.command(t))
 	db.awaitEffects(t, n*events)
 	p.End(t)
@@ -180,7 +192,37 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
-// At TERM the program is unready, finishes its work and ends.
+// A process that is killed in the middle of its work leaves no effect, and
+// another one does the work.
+func TestKilledProcess(t *testing.T) {
+	db := newDatabase(t)
+	cmd := db.command(t)
+	cmd.Env = append(cmd.Env, hangVariable+"=1")
+	killed, address := replicas.Start(t, cmd)
+	require.Equal(t, http.StatusOK, replicas.NewBatches(t, 1, 5)[0].Post(t.Context(), "http://"+address))
+	require.Eventually(t, func() bool {
+		return db.count(t, "pg_stat_activity WHERE datname = $1 AND state = 'idle in transaction'", db.name) == 5
+	}, time.Minute, 10*time.Millisecond, "the work does not begin")
+	killed.Kill()
+	require.Equal(t, 5, db.forgetTheDead(t))
+	next, _ := replicas.Start(t, db.command(t))
+	db.awaitEffects(t, 5)
+	next.End(t)
+	require.Equal(t, 5, db.count(t, "effects"))
+	require.Equal(t, 5, db.count(t, "mailtrap_inbox WHERE worked IS NOT NULL"))
+}
+
+// forgetTheDead lets the time pass that River gives a process that may be dead:
+// rescueAfter for its jobs, and 15 seconds for a leader. It returns the number
+// of these jobs.
+func (db *database) forgetTheDead(t *testing.T) int {
+	stuck := db.count(t, "river_job WHERE state = 'running'")
+	db.exec(t, "UPDATE river_job SET attempted_at = now() - interval '1 hour' WHERE state = 'running'")
+	db.exec(t, "DELETE FROM river_leader")
+	return stuck
+}
+
+// At TERM the program finishes its work and ends.
 func TestEnds(t *testing.T) {
 	db := newDatabase(t)
 	p, address := replicas.Start(t, db.command(t))

@@ -19,8 +19,8 @@ import (
 // An event is stored once for as long as its key is in the table. Keep keys for
 // months: a captured request stays valid until the secret is reset.
 //
-// raw is bytea because json refuses some texts that are valid JSON. So is the
-// text of dead letters, which must take anything.
+// raw is bytea because json refuses some texts that are valid JSON, and dead
+// letters must take any event.
 const schema = `
 SELECT pg_advisory_xact_lock(hashtext('mailtrap_events'));
 CREATE TABLE IF NOT EXISTS mailtrap_keys (
@@ -72,8 +72,8 @@ type item struct {
 // returns how many became dead letters. After an error Mailtrap sends the
 // delivery again.
 //
-// All events are one statement. Only if the database refuses that for the sake
-// of an event, the delivery is stored again with savepoints.
+// One statement inserts all events. If the database refuses one of them, store
+// begins again, with savepoints.
 func store(ctx context.Context, pool *pgxpool.Pool, d *mailtrapwebhook.Delivery) (dead int, err error) {
 	err = storeWith(ctx, pool, d, insertEvents)
 	if isRefused(err) {
@@ -105,7 +105,6 @@ func storeWith(
 		if err := insert(ctx, tx, items); err != nil {
 			return fmt.Errorf("cannot insert the events: %w", err)
 		}
-		// Put any other work that must happen once for an event into insertEvents.
 		return nil
 	})
 }
