@@ -132,7 +132,13 @@ func (t *subtest) handlesFailed() {
 	attempt := 1
 	m = t.mailtrap()
 	m.Fault = FaultLate
-	m.OnAttempt = func(a Attempt) { attempt = a.Number + 1 }
+	before := t.ended.Load()
+	m.OnAttempt = func(a Attempt) {
+		attempt = a.Number + 1
+		// A busy machine may begin to handle an attempt after the client has
+		// hung up. Mailtrap's next one comes minutes later.
+		t.awaitEnded(before + int32(a.Number))
+	}
 	m.Client = t.client(nil, func(status int) int {
 		if attempt == 3 {
 			return http.StatusInternalServerError

@@ -43,8 +43,8 @@ var callLimit = 30 * time.Second // no call helps after that: Mailtrap has hung 
 //
 // TestDeduplicator takes about two seconds for a store in memory. It cannot stop
 // your store or look into it. Test yourself that a handled key outlasts a
-// restart, that the store removes ended marks, and that a call returns when its
-// context ends while the store does not answer.
+// restart, and that the store removes ended marks. Test too that a call returns
+// when its context ends while the store does not answer.
 func TestDeduplicator(t *testing.T, open func(t *testing.T) mailtrapwebhook.Deduplicator) {
 	for _, tt := range dedupTests() {
 		t.Run(tt.name, func(t *testing.T) { tt.test(openSubject(t, open)) })

@@ -417,7 +417,7 @@ var wrongDeduplicators = []struct {
 				select {
 				case <-ctx.Done():
 					return nil
-				case <-time.After(10 * time.Millisecond):
+				case <-time.After(30 * time.Millisecond):
 					return m.rightCommit(context.WithoutCancel(ctx), keys)
 				}
 			}

@@ -57,6 +57,7 @@ type subtest struct {
 	*receiverTest
 	server   *httptest.Server
 	breakOff atomic.Bool            // whether bodies break off in the middle
+	ended    atomic.Int32           // requests
 	panicked atomic.Pointer[string] // what the Handler panicked with first
 }
 
@@ -82,6 +83,7 @@ func (run *receiverTest) newSubtest(t *testing.T) *subtest {
 
 // ServeHTTP passes a request on to the receiver.
 func (t *subtest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer t.ended.Add(1)
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -186,6 +188,13 @@ func (t *subtest) mustDeliver(m *Mailtrap, what string, events ...mailtrapwebhoo
 	t.Helper()
 	if err := t.deliver(m, events...).Err(); err != nil {
 		t.Fatal(sentence(what, err))
+	}
+}
+
+// awaitEnded waits until the receiver has ended n requests.
+func (t *subtest) awaitEnded(n int32) {
+	for deadline := time.Now().Add(t.effect); t.ended.Load() < n && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
 }
 

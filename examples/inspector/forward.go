@@ -55,10 +55,10 @@ func (f *forwarder) send(r *http.Request, body []byte) answer {
 		return f.noAnswer(r, ctx, err)
 	}
 	defer resp.Body.Close()
-	// The transport passes on a 101 nobody asked for, whose body is the
-	// connection and ends with no ctx, and statuses below 100.
+	// The transport also returns statuses below 100, and a 101 that nobody
+	// asked for. The body of a 101 is the connection: ctx does not end it.
 	if resp.StatusCode < 200 {
-		return f.noAnswer(r, ctx, fmt.Errorf("%d is no status of an answer", resp.StatusCode))
+		return f.noAnswer(r, ctx, fmt.Errorf("%d is not the status of an answer", resp.StatusCode))
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {

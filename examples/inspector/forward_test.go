@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
@@ -219,6 +220,7 @@ func TestAnAnswerThatIsNoneIs502(t *testing.T) {
 				return
 			}
 			defer conn.Close()
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
 			_, _ = io.WriteString(conn, "HTTP/1.1 "+status+"\r\n\r\n")
 			_, _ = io.Copy(io.Discard, conn)
 		}()

@@ -51,9 +51,9 @@ func (g *guard) protect(next http.Handler) http.Handler {
 	})
 }
 
-// limitTime ends the request when its time is up, so that nobody can hold a
-// connection by reading the answer slowly, or by sending slowly a body that is
-// not wanted. The timeouts of the server would end streams.
+// limitTime ends the request when its time is up. Nobody can then hold a
+// connection by reading the answer slowly, or by sending a body slowly that
+// nobody reads. The timeouts of the server would end streams.
 func limitTime(w http.ResponseWriter, t time.Duration) {
 	controller, deadline := http.NewResponseController(w), time.Now().Add(t)
 	_ = controller.SetReadDeadline(deadline) // a run's request has no connection

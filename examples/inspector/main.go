@@ -42,8 +42,12 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	ctx := context.Background()
+	if len(os.Args) > 1 && commands[os.Args[1]].stops {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	}
 	os.Exit(run(ctx, os.Args[1:], environment{os.Getenv, os.Stdin, os.Stdout, os.Stderr}))
 }
 
@@ -60,14 +64,15 @@ type environment struct {
 type command struct {
 	usage string
 	run   func(ctx context.Context, args []string, env environment) error
+	stops bool // when ctx ends; a signal ends the others, which may wait for a file
 }
 
 var commands = map[string]command{
-	"listen":   {listenUsage, listen},
-	"send":     {sendUsage, send},
-	"replay":   {replayUsage, replay},
-	"diagnose": {diagnoseUsage, diagnose},
-	"sign":     {signUsage, sign},
+	"listen":   {listenUsage, listen, true},
+	"send":     {sendUsage, send, true},
+	"replay":   {replayUsage, replay, true},
+	"diagnose": {diagnoseUsage, diagnose, false},
+	"sign":     {signUsage, sign, false},
 }
 
 // A usageError is an error in how the program was called.

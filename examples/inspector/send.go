@@ -62,7 +62,9 @@ func parseSend(args []string, env environment) (opts sendOptions, err error) {
 	if flags.NArg() > 1 {
 		return opts, misused("there must be one URL, behind the flags")
 	}
-	opts.samples.kinds = strings.Split(*kinds, ",")
+	for kind := range strings.SplitSeq(*kinds, ",") {
+		opts.samples.kinds = append(opts.samples.kinds, strings.TrimSpace(kind))
+	}
 	opts.samples.fault = webhooktest.Fault(*fault)
 	opts.player.fault = opts.samples.fault
 	if err := opts.samples.check(maxSendEvents); err != nil {

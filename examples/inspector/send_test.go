@@ -47,7 +47,7 @@ func status(code int) http.HandlerFunc {
 
 func TestSendPrintsATableOfAttempts(t *testing.T) {
 	var events atomic.Int32
-	got := runWith(t, testSecret, "", "send", "-kind", "bounce,open", "-n", "1001", "-format", "jsonl", startReceiver(t, handler(t, &events)))
+	got := runWith(t, testSecret, "", "send", "-kind", "bounce, open", "-n", "1001", "-format", "jsonl", startReceiver(t, handler(t, &events)))
 	require.Equal(t, exitOK, got.status, got.stderr)
 	require.Empty(t, got.stderr)
 	lines := strings.Split(got.stdout, "\n")

@@ -1,5 +1,5 @@
-// state.js keeps what is open and what is filtered in the URL's hash, so that a
-// link shows the same to whoever opens it, and Back closes a delivery.
+// state.js keeps what is open and what is filtered in the URL's hash. A link
+// shows the same to whoever opens it, and Back closes a delivery.
 
 const empty = { id: "", kinds: [], q: "", verified: "", status: "", minute: 0 };
 
