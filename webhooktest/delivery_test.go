@@ -1,7 +1,6 @@
 package webhooktest_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -250,21 +249,18 @@ func TestDeliverClosesItsConnections(t *testing.T) {
 
 // The body behind a 101 is the connection, which no context ends.
 func TestDeliverDoesNotWaitForTheEndOfAnotherProtocol(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	go func() {
-		conn, err := listener.Accept()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
 		defer conn.Close()
-		_, _ = http.ReadRequest(bufio.NewReader(conn))
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
 		_, _ = io.Copy(io.Discard, conn) // until the client hangs up
-	}()
+	}))
+	defer srv.Close()
 	m := webhooktest.Mailtrap{
-		URL: "http://" + listener.Addr().String(), Secret: signingSecret, Retries: -1, TimeLimit: time.Second,
+		URL: srv.URL, Secret: signingSecret, Retries: -1, TimeLimit: time.Second,
 	}
 	ended := make(chan webhooktest.Result, 1)
 	go func() {
@@ -273,7 +269,7 @@ func TestDeliverDoesNotWaitForTheEndOfAnotherProtocol(t *testing.T) {
 	}()
 	select {
 	case result := <-ended:
-		require.Equal(t, http.StatusSwitchingProtocols, result.Attempts[0].Status)
+		require.Equal(t, http.StatusSwitchingProtocols, result.Attempts[0].Status, "%v", result.Attempts[0].Err)
 	case <-time.After(5 * time.Second):
 		t.Fatal("Deliver does not return")
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
 )
 
 // steadyVariable gives a replica the callback steady in place of moody.

@@ -25,7 +25,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -40,6 +39,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/sqlitededup"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const (
@@ -47,7 +47,7 @@ const (
 	storeVariable  = "DEDUP_STORE"
 )
 
-const usage = `Usage: dedup -store store [-listen address]
+const usage = `Usage: dedup -store store [-listen address] [-drain time]
 
   -store store      the store that all processes share: redis://…, postgres://…
                     or sqlite:path. A Redis Cluster is
@@ -56,13 +56,12 @@ const usage = `Usage: dedup -store store [-listen address]
                     ` + storeVariable + `, which keeps a password out of the list
                     of processes.
   -listen address   receive deliveries on this address; the default is :8080
+  -drain time       receive for this long after a signal, while /readyz answers
+                    503; the default is 5s
 
-` + secretVariable + ` must hold the webhook's signing secret.
+` + secretVariable + ` must hold the signing secret, or those of several
+webhooks with commas between.
 `
-
-// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-// within 29.5 seconds.
-const shutdownTimeout = 30 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -88,6 +87,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 type options struct {
 	store, address string
+	drain          time.Duration
 	verifier       *mailtrapwebhook.Verifier
 }
 
@@ -96,6 +96,7 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.store, "store", getenv(storeVariable), "")
 	flags.StringVar(&opts.address, "listen", ":8080", "")
+	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
@@ -105,9 +106,10 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	case opts.store == "":
 		return opts, errors.New("-store is missing: name a store (-h shows the usage)")
 	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
+	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
-		return opts, fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
+		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
+			" or to those of several webhooks with commas between", secretVariable)
 	}
 	return opts, nil
 }
@@ -129,7 +131,12 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 		return err
 	}
 	fmt.Fprintf(stderr, "listening on %s\n", listener.Addr())
-	return serve(ctx, handler, listener)
+	server := &serve.Server{
+		Webhook: handler,
+		Ready:   func(ctx context.Context) error { return ready(ctx, store) },
+		Drain:   opts.drain,
+	}
+	return server.Serve(ctx, listener)
 }
 
 // openStore opens the store that a URL names and checks that it works.
@@ -220,27 +227,12 @@ func logEvent(logger *slog.Logger) func(context.Context, mailtrapwebhook.Event) 
 	}
 }
 
-// serve serves until ctx ends. It then waits for the deliveries that have
-// begun.
-func serve(ctx context.Context, handler http.Handler, listener net.Listener) error {
-	server := &http.Server{
-		Handler:           handler, // or a ServeMux with it; no middleware may read the body before
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
-		IdleTimeout:       2 * time.Minute,
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
+// ready returns an error unless the store makes the calls of a delivery. A ping
+// may succeed where those fail, such as on a replica that is read-only.
+func ready(ctx context.Context, store mailtrapwebhook.Deduplicator) error {
+	key := []string{"readyz"} // no event's key, because it has no slash
+	if _, err := store.Reserve(ctx, key, time.Minute); err != nil {
 		return err
-	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
-	}
-	return nil
+	return store.Release(ctx, key)
 }

@@ -24,7 +24,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
-	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
@@ -65,8 +66,8 @@ func stores(t *testing.T) []store {
 // wait that long for the events of a killed replica.
 const lease = 3 * time.Second
 
-// replica runs the receiver with a callback that fails now and then and prints
-// the events that it handles.
+// replica runs the receiver with a callback that prints the events that it
+// handles.
 func replica(store string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -89,7 +90,8 @@ func replica(store string) error {
 		callback = steady
 	}
 	handler := newHandler(verifier, &accountable{inner: dedup}, callback, slog.New(slog.DiscardHandler))
-	return serve(ctx, handler, listener)
+	server := &serve.Server{Webhook: handler, Ready: func(ctx context.Context) error { return ready(ctx, dedup) }}
+	return server.Serve(ctx, listener)
 }
 
 // moody prints a line for an event, fails, or panics.
@@ -257,6 +259,36 @@ func TestProcessesShareTheStore(t *testing.T) {
 	}
 }
 
+// The program is ready only while its store answers.
+func TestReady(t *testing.T) {
+	for _, store := range stores(t) {
+		t.Run(store.name, func(t *testing.T) {
+			dedup, closeStore, err := openStore(t.Context(), store.url, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			defer closeStore()
+			require.NoError(t, ready(t.Context(), dedup))
+		})
+	}
+	url := stores(t)[1].url
+	dedup, closeStore, err := openStore(t.Context(), url, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer closeStore()
+	p := startProgram(t, secretOnly, "-store", url)
+	probe := func() int {
+		resp, err := http.Get(p.url + "/readyz")
+		require.NoError(t, err)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	require.Equal(t, http.StatusOK, probe())
+	require.NoError(t, postgresServer.Kill())
+	require.Equal(t, http.StatusServiceUnavailable, probe())
+	require.Error(t, ready(t.Context(), dedup))
+	require.NoError(t, postgresServer.Start())
+	require.Eventually(t, func() bool { return probe() == http.StatusOK }, time.Minute, 10*time.Millisecond)
+	p.end(t)
+}
+
 // A program is the program, running in this process.
 type program struct {
 	url    string
@@ -270,7 +302,7 @@ func startProgram(t *testing.T, getenv func(string) string, args ...string) *pro
 	p := &program{cancel: cancel, status: make(chan int, 1)}
 	read, stderr := io.Pipe()
 	go func() {
-		p.status <- run(ctx, append(args, "-listen", "127.0.0.1:0"), getenv, &p.stdout, stderr)
+		p.status <- run(ctx, append(args, "-listen", "127.0.0.1:0", "-drain", "0"), getenv, &p.stdout, stderr)
 		stderr.Close()
 	}()
 	line, err := bufio.NewReader(read).ReadString('\n')
@@ -292,7 +324,7 @@ func (p *program) end(t *testing.T) string {
 
 func secretOnly(name string) string {
 	if name == secretVariable {
-		return replicas.Secret + "\n"
+		return "another," + replicas.Secret + "\n"
 	}
 	return ""
 }
@@ -334,6 +366,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 		want   string
 	}{
 		{"without a secret", []string{"-store", sqlite}, none, "set MAILTRAP_SIGNING_SECRET"},
+		{"with a blank secret among others", []string{"-store", sqlite}, func(string) string { return "secret," }, "missing or blank"},
 		{"without a store", nil, secretOnly, "-store is missing"},
 		{"with an argument", []string{"-store", sqlite, "more"}, secretOnly, `unexpected argument "more"`},
 		{"with an unknown flag", []string{"-stor", sqlite}, secretOnly, "-stor"},

@@ -45,6 +45,8 @@ func programs(opts options, dir string) []program {
 			name: "dedup, PostgreSQL", dir: "../dedup", args: []string{"-store", opts.postgres}, floor: floor,
 		}, program{
 			name: "exactlyonce", dir: "../dedup/exactlyonce", env: []string{"DATABASE_URL=" + opts.postgres}, floor: floor,
+		}, program{
+			name: "inbox", dir: "../inbox", env: []string{"DATABASE_URL=" + opts.postgres}, floor: floor,
 		})
 	}
 	return append(all, program{

@@ -9,9 +9,19 @@
 // an event or store it twice, in any number of processes. A delivery takes four
 // round trips, whatever the number of events.
 //
+// An event that the table cannot take, such as one with a NUL in its address,
+// goes to mailtrap_dead_letters with the reason. The others are stored:
+//
+//	psql -c 'SELECT received, key, reason FROM mailtrap_dead_letters' mailtrap
+//	go run ./exactlyonce -redrive        # after you have changed the table
+//
+// Purge what is old once a day:
+//
+//	go run ./exactlyonce -purge 2160h    # 90 days
+//
 // Put any other work that must happen once for an event into the same
-// transaction. Work that cannot join it, such as a call of another service, can
-// start from the rows: they are a queue without duplicates.
+// transaction. Work that cannot join it, such as a call of another service,
+// needs a queue: start from the program inbox.
 package main
 
 import (
@@ -22,7 +32,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -33,6 +42,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const (
@@ -40,37 +50,24 @@ const (
 	databaseVariable = "DATABASE_URL"
 )
 
-const usage = `Usage: exactlyonce [-listen address]
+const usage = `Usage: exactlyonce [-listen address] [-drain time]
+       exactlyonce -redrive
+       exactlyonce -purge age
 
   -listen address   receive deliveries on this address; the default is :8080
+  -drain time       receive for this long after a signal, while /readyz answers
+                    503; the default is 5s
+  -redrive          store the dead letters again, and end
+  -purge age        delete keys and events that are older, such as 2160h, and
+                    end
 
-` + secretVariable + ` must hold the webhook's signing secret, and
-` + databaseVariable + ` the URL of the database, such as postgres://localhost/mailtrap.
+` + secretVariable + ` must hold the signing secret, or those of several
+webhooks with commas between. ` + databaseVariable + ` must hold the URL of the
+database, such as postgres://localhost/mailtrap.
 `
 
-// schema makes the tables when the program starts. The lock keeps processes
-// from colliding, which IF NOT EXISTS does not.
-//
-// An event is stored once for as long as its key is in the table. You may
-// delete keys when no retry can come: after 24 hours for inbound events, and
-// after 3 hours and 20 minutes for the others. But a captured request stays
-// valid until the secret is reset, so keep the keys for months.
-const schema = `
-SELECT pg_advisory_xact_lock(hashtext('mailtrap_events'));
-CREATE TABLE IF NOT EXISTS mailtrap_keys (
-	key   text PRIMARY KEY,
-	since timestamptz NOT NULL DEFAULT now()
-);
-CREATE TABLE IF NOT EXISTS mailtrap_events (
-	id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	received timestamptz NOT NULL,
-	kind     text NOT NULL,
-	raw      bytea NOT NULL
-);`
-
-// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-// within 29.5 seconds.
-const shutdownTimeout = 30 * time.Second
+// minPurge is for how long Mailtrap may send an event again.
+const minPurge = 25 * time.Hour
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -79,18 +76,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("exactlyonce", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the error is printed below, in one line
-	address := flags.String("listen", ":8080", "")
-	err := flags.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
+	opts, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(stdout, usage)
 		return 0
-	case err == nil && flags.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
-	case err == nil:
-		err = receive(ctx, *address, getenv, stdout, stderr)
+	}
+	if err == nil {
+		err = do(ctx, opts, getenv, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "exactlyonce: %v\n", err)
@@ -99,129 +91,119 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 0
 }
 
-// receive receives deliveries until ctx ends.
-func receive(ctx context.Context, address string, getenv func(string) string, stdout, stderr io.Writer) error {
-	verifier, err := mailtrapwebhook.NewVerifier(getenv(secretVariable))
-	if err != nil {
-		return fmt.Errorf("no signing secret: set %s to the webhook's signing secret", secretVariable)
+type options struct {
+	address string
+	drain   time.Duration
+	redrive bool
+	purge   time.Duration
+}
+
+func parseOptions(args []string) (opts options, err error) {
+	flags := flag.NewFlagSet("exactlyonce", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // run prints the error in one line
+	flags.StringVar(&opts.address, "listen", ":8080", "")
+	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
+	flags.BoolVar(&opts.redrive, "redrive", false, "")
+	flags.DurationVar(&opts.purge, "purge", 0, "")
+	if err := flags.Parse(args); err != nil {
+		return opts, err
 	}
+	switch {
+	case flags.NArg() > 0:
+		return opts, fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
+	case opts.purge != 0 && opts.purge < minPurge:
+		return opts, fmt.Errorf("-purge %v is too short: Mailtrap may send events again for a day, so make it %v or more",
+			opts.purge, minPurge)
+	}
+	return opts, nil
+}
+
+func do(ctx context.Context, opts options, getenv func(string) string, stdout, stderr io.Writer) error {
 	if getenv(databaseVariable) == "" {
 		return fmt.Errorf("no database: set %s to the URL of the database", databaseVariable)
 	}
-	pool, err := pgxpool.New(ctx, getenv(databaseVariable))
+	config, err := poolConfig(getenv(databaseVariable))
 	if err != nil {
-		return fmt.Errorf("%s is not a URL of PostgreSQL: write it as postgres://localhost/mailtrap", databaseVariable)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
 	}
 	defer pool.Close()
+	switch {
+	case opts.redrive:
+		stored, left, err := redrive(ctx, pool)
+		if err != nil {
+			return fmt.Errorf("cannot store the dead letters: %w", err)
+		}
+		fmt.Fprintf(stdout, "events stored: %d, dead letters left: %d\n", stored, left)
+		return nil
+	case opts.purge != 0:
+		keys, events, err := purge(ctx, pool, time.Now().Add(-opts.purge))
+		if err != nil {
+			return fmt.Errorf("cannot purge: %w", err)
+		}
+		fmt.Fprintf(stdout, "keys deleted: %d, events deleted: %d\n", keys, events)
+		return nil
+	}
+	return receive(ctx, opts, getenv(secretVariable), pool, stdout, stderr)
+}
+
+func poolConfig(url string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil { // which may have the password
+		return nil, fmt.Errorf("%s is not a URL of PostgreSQL: write it as postgres://localhost/mailtrap", databaseVariable)
+	}
+	// PgBouncer in transaction mode has no prepared statements. This mode does
+	// without, and takes no more round trips.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	return config, nil
+}
+
+// receive receives deliveries until ctx ends.
+func receive(
+	ctx context.Context, opts options, secrets string, pool *pgxpool.Pool, stdout, stderr io.Writer,
+) error {
+	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(secrets, ",")...)
+	if err != nil {
+		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
+			" or to those of several webhooks with commas between", secretVariable)
+	}
 	handler := newHandler(verifier, pool, slog.New(slog.NewTextHandler(stdout, nil)))
 	if err := handler.Validate(); err != nil {
 		return err
 	}
-	// Only the simple protocol takes several statements.
-	if _, err := pool.Exec(ctx, schema, pgx.QueryExecModeSimpleProtocol); err != nil {
+	if err := createTables(ctx, pool); err != nil { // leave this out if a migration creates the tables
 		return fmt.Errorf("cannot create the tables: %w", err)
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", opts.address)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "listening on %s\n", listener.Addr())
-	return serve(ctx, handler, listener)
+	server := &serve.Server{
+		Webhook: handler,
+		Ready:   func(ctx context.Context) error { return ready(ctx, pool) },
+		Drain:   opts.drain,
+	}
+	return server.Serve(ctx, listener)
 }
 
 func newHandler(verifier *mailtrapwebhook.Verifier, pool *pgxpool.Pool, logger *slog.Logger) *mailtrapwebhook.Handler {
 	return &mailtrapwebhook.Handler{
 		Verifier: verifier,
 		OnDelivery: func(ctx context.Context, d *mailtrapwebhook.Delivery) error {
-			return store(ctx, pool, d)
+			dead, err := store(ctx, pool, d)
+			if dead > 0 && err == nil {
+				logger.WarnContext(ctx, "the table refused events: mailtrap_dead_letters has them with the reasons",
+					"events", dead)
+			}
+			return err
 		},
 		// The table remembers the events. After a crash, a second memory could
 		// contradict it.
 		Dedup:  mailtrapwebhook.NoDedup,
 		Logger: logger,
 	}
-}
-
-// store stores the events of a delivery that were not stored before. After an
-// error it has stored all of them or none. If the connection breaks during
-// COMMIT, the retry finds out which.
-func store(ctx context.Context, pool *pgxpool.Pool, d *mailtrapwebhook.Delivery) error {
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		isNew, err := insertKeys(ctx, tx, d.Keys)
-		if err != nil {
-			return fmt.Errorf("cannot insert the keys: %w", err)
-		}
-		var events []mailtrapwebhook.Event
-		for i, ev := range d.Events {
-			// Nothing tells an event without a key: store it twice rather than
-			// never.
-			if key := d.Keys[i]; key == "" || isNew[key] {
-				events = append(events, ev)
-			}
-		}
-		if err := insertEvents(ctx, tx, d.ReceivedAt, events); err != nil {
-			return fmt.Errorf("cannot insert the events: %w", err)
-		}
-		// Put any other work that must happen once for an event here.
-		return nil
-	})
-}
-
-// insertKeys inserts the keys and reports which were new. If an open
-// transaction has inserted one of them, insertKeys waits until that one ends.
-func insertKeys(ctx context.Context, tx pgx.Tx, keys []string) (isNew map[string]bool, err error) {
-	// ORDER BY, so that two transactions never wait for each other.
-	rows, _ := tx.Query(ctx, `
-		INSERT INTO mailtrap_keys (key)
-		SELECT key FROM unnest($1::text[]) AS key WHERE key <> '' ORDER BY key
-		ON CONFLICT (key) DO NOTHING
-		RETURNING key`, keys) // ForEachRow returns its error
-	isNew = make(map[string]bool)
-	var key string
-	_, err = pgx.ForEachRow(rows, []any{&key}, func() error {
-		isNew[key] = true
-		return nil
-	})
-	return isNew, err
-}
-
-// insertEvents inserts the text of events as received. It must not fail for any
-// text, or each retry would fail too. The column raw is therefore bytea: json
-// refuses some texts that are valid JSON.
-func insertEvents(ctx context.Context, tx pgx.Tx, received time.Time, events []mailtrapwebhook.Event) error {
-	var kinds []string
-	var raws [][]byte
-	for _, ev := range events {
-		kinds = append(kinds, strings.ReplaceAll(ev.Name(), "\x00", "\ufffd")) // text cannot hold a NUL
-		raws = append(raws, []byte(ev.RawJSON()))
-	}
-	_, err := tx.Exec(ctx, `
-		INSERT INTO mailtrap_events (received, kind, raw)
-		SELECT $1, kind, raw FROM unnest($2::text[], $3::bytea[]) AS event (kind, raw)`, received, kinds, raws)
-	return err
-}
-
-// serve serves until ctx ends. It then waits for the deliveries that have
-// begun.
-func serve(ctx context.Context, handler http.Handler, listener net.Listener) error {
-	server := &http.Server{
-		Handler:           handler, // or a ServeMux with it; no middleware may read the body before
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // the callback may take 25 seconds
-		IdleTimeout:       2 * time.Minute,
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
-	}
-	return nil
 }

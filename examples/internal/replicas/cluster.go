@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
 // A Fault is something that goes wrong with a request.
@@ -54,7 +52,9 @@ func NewCluster(t *testing.T, n int, command func() *exec.Cmd, restart func() er
 	t.Cleanup(c.remove)
 	for range n {
 		p, err := start(command())
-		require.NoError(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		c.processes = append(c.processes, p)
 	}
 	server := httptest.NewServer(c)
@@ -179,9 +179,13 @@ func (c *Cluster) remove() {
 func (c *Cluster) End() []*Process {
 	c.behind.Wait()
 	for _, p := range c.processes {
-		require.NotNil(c.t, p)
+		if p == nil {
+			c.t.Fatal("a killed process was not replaced")
+		}
 		p.End(c.t)
 	}
-	require.Empty(c.t, c.faults, "some planned faults did not happen")
+	if len(c.faults) > 0 {
+		c.t.Fatalf("%d planned faults did not happen", len(c.faults))
+	}
 	return append(c.killed, c.processes...)
 }

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
@@ -38,7 +36,9 @@ type Process struct {
 func Start(t *testing.T, cmd *exec.Cmd) (p *Process, address string) {
 	t.Helper()
 	p, err := start(cmd)
-	require.NoError(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(p.remove)
 	return p, p.address
 }
@@ -99,5 +99,7 @@ func (p *Process) End(t *testing.T) {
 	t.Helper()
 	p.guarded.Signal("TERM")
 	<-p.over
-	require.NoError(t, p.guarded.Wait(), "%q", p.stderr)
+	if err := p.guarded.Wait(); err != nil {
+		t.Fatalf("the process ended with %v: %q", err, p.stderr)
+	}
 }

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/replicas"
+	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
+)
+
+// The kit asks whether the program loses, repeats or lets in anything.
+func TestReceiver(t *testing.T) {
+	db := newDatabase(t)
+	in := db.work(t, recordEffect)
+	verifier, err := mailtrapwebhook.NewVerifier(replicas.Secret)
+	require.NoError(t, err)
+	webhooktest.TestReceiver(t, webhooktest.Receiver{
+		Handler: in.newHandler(verifier),
+		Secret:  replicas.Secret,
+		Count: func(ev mailtrapwebhook.Event) int {
+			return db.count(t, "effects WHERE raw = $1", []byte(ev.RawJSON()))
+		},
+	})
+}
+
+// delivery returns a delivery as a Handler makes it of events that have ids.
+func delivery(events ...mailtrapwebhook.Event) *mailtrapwebhook.Delivery {
+	d := &mailtrapwebhook.Delivery{Events: events, ReceivedAt: time.Now()}
+	for _, ev := range events {
+		d.Keys = append(d.Keys, ev.Key())
+	}
+	return d
+}
+
+// Whatever an event is, the work gets it as it came.
+func TestOddEventsAreWorked(t *testing.T) {
+	db := newDatabase(t)
+	body := []byte(strings.Join([]string{
+		`{"event":"delivery","message_id":"1","event_id":"1","email":"\u0000@example.com","timestamp":1}`,
+		`{"event":"a\u0000b","timestamp":1}`,
+		"{\"event\":\"\xff\",\"timestamp\":1}",
+		`{"event":"delivery","message_id":"2","event_id":"2","events":[{"event":"open"}]}`,
+		`"no object"`, `7`, `{}`, `1],[2`, `{"event":"open"},{"event":"click"}`,
+		"no JSON",
+	}, "\n") + "\n")
+	events, err := mailtrapwebhook.Parse(body)
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var worked []mailtrapwebhook.Event
+	in := db.work(t, func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		worked = append(worked, ev)
+		return recordEffect(ctx, tx, key, ev)
+	})
+	d := delivery(events...)
+	require.NoError(t, in.store(t.Context(), d))
+	db.awaitEffects(t, len(events))
+	mu.Lock()
+	defer mu.Unlock()
+	text := func(ev mailtrapwebhook.Event) string { return fmt.Sprintf("%T %q %s", ev, ev.Name(), ev.RawJSON()) }
+	var got, want []string
+	for i := range events {
+		got, want = append(got, text(worked[i])), append(want, text(events[i]))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	require.Equal(t, want, got)
+}
+
+// Nothing tells events without keys, so each of them is stored.
+func TestEventsWithoutKeysAreStoredEachTime(t *testing.T) {
+	db := newDatabase(t)
+	in := db.inbox(t, recordEffect, 0)
+	d := delivery(replicas.NewBatches(t, 1, 3)[0].Events...)
+	d.Keys[0], d.Keys[2] = "", ""
+	require.NoError(t, in.store(t.Context(), d))
+	require.NoError(t, in.store(t.Context(), d))
+	require.Equal(t, 5, db.count(t, "mailtrap_inbox"))
+	require.Equal(t, 5, db.count(t, "river_job"))
+}
+
+// Events and jobs are stored together or not at all.
+func TestEventsAndJobsAreOneTransaction(t *testing.T) {
+	db := newDatabase(t)
+	in := db.inbox(t, recordEffect, 0)
+	d := delivery(replicas.NewBatches(t, 1, 3)[0].Events...)
+	db.exec(t, "ALTER TABLE river_job RENAME TO away")
+	require.ErrorContains(t, in.store(t.Context(), d), "cannot insert the jobs")
+	db.exec(t, "ALTER TABLE away RENAME TO river_job")
+	require.Zero(t, db.count(t, "mailtrap_inbox"), "the retry would find the events stored, and no job would come")
+
+	// A deferred trigger makes the COMMIT fail.
+	db.exec(t, "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE 'refused'; END $$ LANGUAGE plpgsql")
+	db.exec(t, `CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON mailtrap_inbox
+		DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	require.ErrorContains(t, in.store(t.Context(), d), "refused")
+	require.Zero(t, db.count(t, "river_job"), "a worker would find no events")
+	db.exec(t, "DROP TRIGGER refuse ON mailtrap_inbox")
+	require.NoError(t, in.store(t.Context(), d))
+	require.Equal(t, 3, db.count(t, "river_job"))
+}
+
+// Work that fails leaves nothing behind, and is tried again.
+func TestFailedWorkIsRolledBackAndRetried(t *testing.T) {
+	db := newDatabase(t)
+	var calls atomic.Int32
+	in := db.work(t, func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+		if err := recordEffect(ctx, tx, key, ev); err != nil {
+			return err
+		}
+		if calls.Add(1) == 1 {
+			return errors.New("the first attempt fails")
+		}
+		return nil
+	})
+	require.NoError(t, in.store(t.Context(), delivery(replicas.NewBatches(t, 1, 1)[0].Events...)))
+	db.awaitEffects(t, 1)
+	require.EqualValues(t, 2, calls.Load())
+	require.Equal(t, 1, db.count(t, "effects"))
+}
+
+// An attempt that River takes for dead may come to its end after all. The event
+// is worked once all the same.
+func TestTwoAttemptsAtOnceWorkOnce(t *testing.T) {
+	db := newDatabase(t)
+	begun, goOn := make(chan struct{}, 2), make(chan struct{})
+	w := &worker{pool: db.pool, work: func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+		begun <- struct{}{}
+		<-goOn
+		return recordEffect(ctx, tx, key, ev)
+	}}
+	require.NoError(t, db.inbox(t, recordEffect, 0).store(t.Context(), delivery(replicas.NewBatches(t, 1, 1)[0].Events...)))
+	var id int64
+	require.NoError(t, db.pool.QueryRow(t.Context(), "SELECT id FROM mailtrap_inbox").Scan(&id))
+	job := &river.Job[eventArgs]{Args: eventArgs{Inbox: id}}
+	failed := make(chan error, 2)
+	for range 2 {
+		go func() { failed <- w.Work(t.Context(), job) }()
+	}
+	<-begun
+	require.Eventually(t, func() bool { return db.count(t, "pg_stat_activity WHERE wait_event_type = 'Lock'") == 1 },
+		time.Minute, 10*time.Millisecond, "the other attempt must wait")
+	close(goOn)
+	require.NoError(t, <-failed)
+	require.NoError(t, <-failed)
+	require.Equal(t, 1, db.count(t, "effects"))
+}
+
+func TestDiscardedJobsAreListedAndPutBack(t *testing.T) {
+	db := newDatabase(t)
+	const header = "JOB"
+	require.True(t, strings.HasPrefix(db.run(t, "-discarded"), header))
+	b := replicas.NewBatches(t, 1, 4)[0]
+	require.NoError(t, db.inbox(t, recordEffect, 0).store(t.Context(), delivery(b.Events...)))
+	db.exec(t, "UPDATE river_job SET attempt = max_attempts - 1 WHERE id <> 1") // each has one left
+	var mended atomic.Bool
+	db.work(t, func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+		switch {
+		case mended.Load() || key == b.Events[3].Key():
+			return recordEffect(ctx, tx, key, ev)
+		case key == b.Events[0].Key():
+			return river.JobCancel(errors.New("no retry helps"))
+		}
+		return errors.New("the other service is\ndown")
+	})
+	require.Eventually(t, func() bool { return db.count(t, "river_job WHERE finalized_at IS NOT NULL") == 4 },
+		time.Minute, 20*time.Millisecond)
+
+	list := strings.Split(db.run(t, "-discarded"), "\n")
+	require.Len(t, list, 1+3+1, "a line for each")
+	for i, want := range []string{`no retry helps"`, `"the other service is\ndown"`, `"the other service is\ndown"`} {
+		require.Contains(t, list[1+i], b.Events[i].Key())
+		require.Contains(t, list[1+i], want)
+	}
+	job := func(line string) string { return strings.Fields(line)[0] }
+
+	mended.Store(true)
+	require.Equal(t, "jobs put back: 1\n", db.run(t, "-retry", job(list[2])))
+	db.awaitEffects(t, 2)
+	require.Equal(t, 2, strings.Count(db.run(t, "-discarded"), "delivery/"))
+	var stdout, stderr strings.Builder
+	require.Equal(t, 1, db.tryRun(t, &stdout, &stderr, "-retry", job(list[2])), "it is done")
+	require.Contains(t, stderr.String(), "no discarded job has this number")
+
+	require.Equal(t, "jobs put back: 2\n", db.run(t, "-retry", "all"))
+	db.awaitEffects(t, 4)
+	require.Equal(t, 4, db.count(t, "effects"))
+	require.Equal(t, "jobs put back: 0\n", db.run(t, "-retry", "all"))
+}
+
+// There may be more discarded jobs than one page of River has.
+func TestAllDiscardedJobsArePutBack(t *testing.T) {
+	db := newDatabase(t)
+	const n = 2500
+	require.NoError(t, db.inbox(t, recordEffect, 0).store(t.Context(), delivery(replicas.NewBatches(t, 1, n)[0].Events...)))
+	db.exec(t, "UPDATE river_job SET state = 'discarded', finalized_at = now(), attempt = max_attempts")
+	require.Equal(t, n, strings.Count(db.run(t, "-discarded"), "delivery/"))
+	require.Equal(t, fmt.Sprintf("jobs put back: %d\n", n), db.run(t, "-retry", "all"))
+	require.Equal(t, n, db.count(t, "river_job WHERE state = 'available'"))
+}
+
+// River deletes what is done, after a day. What waits for a person stays.
+func TestDiscardedJobsAreKept(t *testing.T) {
+	db := newDatabase(t)
+	require.NoError(t, db.inbox(t, recordEffect, 0).store(t.Context(), delivery(replicas.NewBatches(t, 1, 3)[0].Events...)))
+	for id, state := range []string{"completed", "discarded", "cancelled"} {
+		db.exec(t, "UPDATE river_job SET state = $1, finalized_at = now() - interval '1 year' WHERE id = $2", state, id+1)
+	}
+	db.work(t, recordEffect)
+	require.Eventually(t, func() bool { return db.count(t, "river_job WHERE state = 'completed'") == 0 },
+		time.Minute, 20*time.Millisecond, "River's cleaner does not run")
+	require.Equal(t, 2, db.count(t, "river_job"))
+}
+
+func TestPurge(t *testing.T) {
+	db := newDatabase(t)
+	const hours = 20_000
+	db.exec(t, `INSERT INTO mailtrap_inbox (received, raw, worked)
+		SELECT now() - h * interval '1 hour', '{}', CASE WHEN h < $1::int THEN now() END FROM generate_series(1, $1::int) h`, hours)
+	db.exec(t, "ANALYZE mailtrap_inbox")
+	rows, _ := db.pool.Query(t.Context(), "EXPLAIN "+purgeWorked, time.Now().Add(-(hours-100)*time.Hour))
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(plan, "\n"), "Index Scan using mailtrap_inbox_received")
+	require.Equal(t, "events deleted: 19975\n", db.run(t, "-purge", "25h"), "the oldest waits for its work")
+	require.Equal(t, 25, db.count(t, "mailtrap_inbox"))
+}
+
+func TestReady(t *testing.T) {
+	db := newDatabase(t)
+	require.NoError(t, db.inbox(t, recordEffect, 0).ready(t.Context()))
+	db.exec(t, "ALTER DATABASE "+db.name+" SET default_transaction_read_only = on")
+	require.ErrorContains(t, openPool(t, db.url).inbox(t, recordEffect, 0).ready(t.Context()), "read-only")
+	db.exec(t, "SET default_transaction_read_only = off")
+	db.exec(t, "ALTER DATABASE "+db.name+" RESET default_transaction_read_only")
+}

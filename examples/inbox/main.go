@@ -1,0 +1,238 @@
+// Inbox receives Mailtrap's webhooks, stores each event in PostgreSQL once, and
+// works on the events afterwards, with retries.
+//
+//	MAILTRAP_SIGNING_SECRET=… DATABASE_URL=postgres://localhost/mailtrap go run . -listen :8080
+//
+// Each delivery is one transaction. It stores the events that are new and
+// inserts a job of River (riverqueue.com) for each. Mailtrap gets its answer
+// when both are safe, however long the work takes.
+//
+// The work for an event runs in a transaction that also marks the event as
+// worked. Rows that the work writes there come about exactly once, whichever
+// process dies. Anything else, such as a call of another service, may happen
+// twice: send the event's key along, so that the other side can tell.
+//
+// Work that fails is repeated, with waits that grow from a second to two hours:
+// 10 attempts in about four hours. After that the job is discarded, and waits
+// for you:
+//
+//	go run . -discarded        # lists the jobs with their errors
+//	go run . -retry 42         # puts one back
+//	go run . -retry all        # puts all of them back
+//	go run . -purge 2160h      # deletes what was worked 90 days ago or earlier
+//
+// Any number of these programs may run. Those with -workers 0 receive only.
+// River listens for new jobs. Connect to PostgreSQL directly: PgBouncer in
+// transaction mode cannot pass that on.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
+)
+
+const (
+	secretVariable   = "MAILTRAP_SIGNING_SECRET"
+	databaseVariable = "DATABASE_URL"
+)
+
+const usage = `Usage: inbox [-listen address] [-workers n] [-drain time]
+       inbox -discarded
+       inbox -retry job
+       inbox -purge age
+
+  -listen address   receive deliveries on this address; the default is :8080
+  -workers n        work on this many events at a time; the default is 10
+  -drain time       receive for this long after a signal, while /readyz answers
+                    503; the default is 5s
+  -discarded        list the jobs that are tried no more, and end
+  -retry job        put a discarded job back by its number, or "all", and end
+  -purge age        delete worked events that are older, such as 2160h, and end
+
+` + secretVariable + ` must hold the signing secret, or those of several
+webhooks with commas between. ` + databaseVariable + ` must hold the URL of the
+database, such as postgres://localhost/mailtrap.
+`
+
+// minPurge is for how long Mailtrap may send an event again.
+const minPurge = 25 * time.Hour
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	logger := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, logEvent(logger), logger, os.Stdout, os.Stderr))
+}
+
+// logEvent stands for your work.
+func logEvent(logger *slog.Logger) workFunc {
+	return func(ctx context.Context, _ pgx.Tx, _ string, ev mailtrapwebhook.Event) error {
+		logger.InfoContext(ctx, "event", "event", ev) // shows nothing personal
+		return nil
+	}
+}
+
+func run(
+	ctx context.Context, args []string, getenv func(string) string, work workFunc, logger *slog.Logger, stdout, stderr io.Writer,
+) int {
+	opts, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, usage)
+		return 0
+	}
+	if err == nil {
+		err = do(ctx, opts, getenv, work, logger, stdout, stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "inbox: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+type options struct {
+	address   string
+	workers   int
+	drain     time.Duration
+	stop      time.Duration // how long work may go on after the signal
+	discarded bool
+	retry     string
+	purge     time.Duration
+}
+
+func parseOptions(args []string) (opts options, err error) {
+	opts.stop = stopTimeout
+	flags := flag.NewFlagSet("inbox", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // run prints the error in one line
+	flags.StringVar(&opts.address, "listen", ":8080", "")
+	flags.IntVar(&opts.workers, "workers", 10, "")
+	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
+	flags.BoolVar(&opts.discarded, "discarded", false, "")
+	flags.StringVar(&opts.retry, "retry", "", "")
+	flags.DurationVar(&opts.purge, "purge", 0, "")
+	if err := flags.Parse(args); err != nil {
+		return opts, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return opts, fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
+	case opts.workers < 0 || opts.workers > 1000:
+		return opts, fmt.Errorf("-workers %d cannot be: make it 0 to 1000", opts.workers)
+	case opts.purge != 0 && opts.purge < minPurge:
+		return opts, fmt.Errorf("-purge %v is too short: Mailtrap may send events again for a day, so make it %v or more",
+			opts.purge, minPurge)
+	}
+	return opts, nil
+}
+
+func do(
+	ctx context.Context, opts options, getenv func(string) string, work workFunc, logger *slog.Logger,
+	stdout, stderr io.Writer,
+) error {
+	if getenv(databaseVariable) == "" {
+		return fmt.Errorf("no database: set %s to the URL of the database", databaseVariable)
+	}
+	config, err := pgxpool.ParseConfig(getenv(databaseVariable))
+	if err != nil { // which may have the password
+		return fmt.Errorf("%s is not a URL of PostgreSQL: write it as postgres://localhost/mailtrap", databaseVariable)
+	}
+	config.MaxConns += int32(opts.workers) // each has one while it works; the others are for deliveries
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer closePool(pool)
+	in, err := newInbox(pool, work, opts, logger)
+	if err != nil {
+		return err
+	}
+	switch {
+	case opts.discarded:
+		return in.listDiscarded(ctx, stdout)
+	case opts.retry != "":
+		return in.retry(ctx, opts.retry, stdout)
+	case opts.purge != 0:
+		n, err := in.purge(ctx, time.Now().Add(-opts.purge))
+		if err != nil {
+			return fmt.Errorf("cannot purge: %w", err)
+		}
+		fmt.Fprintf(stdout, "events deleted: %d\n", n)
+		return nil
+	}
+	return in.receive(ctx, opts, getenv(secretVariable), stderr)
+}
+
+// closePool closes the pool, but does not wait for work that ignores its
+// context.
+func closePool(pool *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
+		pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
+	}
+}
+
+// receive receives deliveries and works on events until ctx ends. The workers
+// then stop while the server still takes deliveries, which wait for the workers
+// of other processes or of the next start:
+//
+//	 0 s  /readyz answers 503, and no new work begins
+//	 5 s  no new connection is taken
+//	30 s  stopTimeout: the contexts of the work end
+//	35 s  the last delivery is answered, and what still works is left behind
+func (in *inbox) receive(ctx context.Context, opts options, secrets string, stderr io.Writer) error {
+	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(secrets, ",")...)
+	if err != nil {
+		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
+			" or to those of several webhooks with commas between", secretVariable)
+	}
+	handler := in.newHandler(verifier)
+	if err := handler.Validate(); err != nil {
+		return err
+	}
+	if err := in.createTables(ctx); err != nil { // leave this out if a migration creates the tables
+		return fmt.Errorf("cannot create the tables: %w", err)
+	}
+	listener, err := net.Listen("tcp", opts.address)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	late := make(chan struct{})
+	context.AfterFunc(ctx, func() { time.AfterFunc(opts.stop+time.Second, func() { close(late) }) })
+	if opts.workers > 0 {
+		if err := in.river.Start(ctx); err != nil {
+			return fmt.Errorf("cannot start the workers: %w", err)
+		}
+	}
+	fmt.Fprintf(stderr, "listening on %s\n", listener.Addr())
+	server := &serve.Server{Webhook: handler, Ready: in.ready, Drain: opts.drain}
+	err = server.Serve(ctx, listener)
+	cancel() // Serve may have failed
+	if opts.workers > 0 {
+		in.awaitWorkers(late)
+	}
+	return err
+}

@@ -1,0 +1,92 @@
+// Package serve runs the HTTP server of the programs here. It serves the
+// webhook and the probes of an orchestrator, and ends in time. Copy it along
+// with a program.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// The end of a server, after ctx has ended:
+//
+//	 0 s  /readyz answers 503, and deliveries still come in
+//	 5 s  DefaultDrain: no new connection is taken
+//	35 s  shutdownTimeout: the last delivery is answered, which takes 29.5 s
+const (
+	DefaultDrain    = 5 * time.Second
+	shutdownTimeout = 30 * time.Second
+)
+
+// readyTimeout is how long the store may take to answer a probe.
+const readyTimeout = time.Second
+
+// A Server receives deliveries at any path but those of the probes. /healthz
+// answers 200 while the process runs. /readyz answers 200 while the store
+// answers, and 503 from the moment that the server is told to end.
+type Server struct {
+	Webhook http.Handler                    // no middleware may read the body before it
+	Ready   func(ctx context.Context) error // asks the store
+	Drain   time.Duration                   // how long deliveries come in after ctx has ended
+
+	leaving atomic.Bool
+}
+
+// Serve serves until ctx ends. It then takes deliveries for Drain, so that the
+// load balancer can turn away, and waits for those that have begun.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
+		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
+		IdleTimeout:       2 * time.Minute,
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	s.leaving.Store(true)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(s.Drain):
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("deliveries were open to the last, and Mailtrap sends them again: %w", err), server.Close())
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", s.Webhook)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /readyz", s.ready)
+	return mux
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.leaving.Load() {
+		http.Error(w, "the program ends", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := s.Ready(ctx); err != nil {
+		// The error may name the store's address, and strangers may ask.
+		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}

@@ -1,0 +1,116 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// start starts a server and returns its address, and what Serve returned when
+// that ends.
+func start(t *testing.T, ctx context.Context, s *Server) (url string, ended <-chan error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	result := make(chan error, 1)
+	go func() { result <- s.Serve(ctx, listener) }()
+	t.Cleanup(func() { listener.Close() })
+	return "http://" + listener.Addr().String(), result
+}
+
+// get returns the status and the body of an answer.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(body)
+}
+
+func answer(status int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+}
+
+func TestReadyWhileTheStoreAnswers(t *testing.T) {
+	storeErr := make(chan error, 1)
+	url, _ := start(t, t.Context(), &Server{
+		Webhook: answer(http.StatusTeapot),
+		Ready:   func(context.Context) error { return <-storeErr },
+	})
+	for _, path := range []string{"/", "/webhooks/mailtrap"} {
+		status, _ := get(t, url+path)
+		require.Equal(t, http.StatusTeapot, status, "%s goes to the webhook", path)
+	}
+
+	storeErr <- nil
+	status, _ := get(t, url+"/readyz")
+	require.Equal(t, http.StatusOK, status)
+
+	storeErr <- errors.New("dial tcp db.example.com:5432: connection refused")
+	status, body := get(t, url+"/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.NotContains(t, body, "db.example.com")
+	status, _ = get(t, url+"/healthz")
+	require.Equal(t, http.StatusOK, status, "a store that is down is no reason to restart the process")
+}
+
+func TestStoreThatHangsIsNotReady(t *testing.T) {
+	url, _ := start(t, t.Context(), &Server{
+		Webhook: answer(http.StatusOK),
+		Ready:   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	})
+	began := time.Now()
+	status, _ := get(t, url+"/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Less(t, time.Since(began), 10*readyTimeout)
+}
+
+// After the signal the server is unready at once, takes deliveries for Drain,
+// and answers those that have begun.
+func TestEndsInOrder(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	url, ended := start(t, ctx, &Server{
+		Webhook: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(begun)
+				<-goOn
+			}
+		}),
+		Ready: func(context.Context) error { return nil },
+		Drain: time.Second,
+	})
+	slow := make(chan int, 1)
+	go func() {
+		resp, err := http.Get(url + "/slow")
+		if err != nil {
+			slow <- 0
+			return
+		}
+		resp.Body.Close()
+		slow <- resp.StatusCode
+	}()
+	<-begun
+	end()
+	require.Eventually(t, func() bool {
+		status, _ := get(t, url+"/readyz")
+		return status == http.StatusServiceUnavailable
+	}, time.Second/2, time.Millisecond, "/readyz must answer 503 before Drain is over")
+	status, _ := get(t, url+"/")
+	require.Equal(t, http.StatusOK, status, "deliveries come in while the load balancer turns away")
+
+	require.Eventually(t, func() bool {
+		_, err := http.Get(url + "/healthz")
+		return err != nil
+	}, 10*time.Second, 10*time.Millisecond, "no connection is taken after Drain")
+	close(goOn)
+	require.Equal(t, http.StatusOK, <-slow, "a delivery that has begun is answered")
+	require.NoError(t, <-ended)
+}
