@@ -88,10 +88,14 @@ func (in *inspector) withDelivery(do func(http.ResponseWriter, *http.Request, *d
 	}
 }
 
+// timeFormat is that of RFC 3339 with all three digits of the milliseconds, so
+// that times sort as text.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
 // A summary is a delivery in the list.
 type summary struct {
 	ID         string         `json:"id"`
-	ReceivedAt time.Time      `json:"receivedAt"`
+	ReceivedAt string         `json:"receivedAt"`
 	Source     string         `json:"source"`
 	ReplayOf   string         `json:"replayOf,omitempty"`
 	Verified   string         `json:"verified"`
@@ -110,7 +114,7 @@ type summary struct {
 func summaryOf(d *delivery) summary {
 	s := summary{
 		ID:         strconv.Itoa(d.id),
-		ReceivedAt: d.receivedAt,
+		ReceivedAt: d.receivedAt.Format(timeFormat),
 		Source:     d.source,
 		Verified:   d.verdict.verified,
 		Verdict:    d.verdict.text,

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +28,14 @@ func TestADeliveryOpens(t *testing.T) {
 	require.Equal(t, 200, d.Answer.Status)
 	require.Equal(t, len(body), d.Bytes)
 	require.Equal(t, "JSON", d.Format)
+}
+
+func TestTheAPITellsMillisecondsAlways(t *testing.T) {
+	at := time.Date(2026, 11, 26, 8, 0, 0, 880e6, time.UTC)
+	require.Equal(t, "2026-11-26T08:00:00.880Z", summaryOf(&delivery{capture: &capture{receivedAt: at}}).ReceivedAt)
+	items, _ := itemsOf([]byte(`{"event":"open","timestamp":1795680000}`))
+	require.Equal(t, "2026-11-26T08:00:00.000Z", items[0].Time)
+	require.Contains(t, string((&capture{receivedAt: at}).bytes()), "Inspector-Received: 2026-11-26T08:00:00.880Z\r\n")
 }
 
 func TestABrokenBodyHasItsFault(t *testing.T) {

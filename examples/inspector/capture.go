@@ -132,7 +132,7 @@ func (c *capture) writeTo(w io.Writer) error {
 func (c *capture) ownHeader() [][2]string {
 	lines := [][2]string{
 		{"Id", strconv.Itoa(c.id)},
-		{"Received", c.receivedAt.Format(time.RFC3339Nano)},
+		{"Received", c.receivedAt.Format(timeFormat)},
 		{"Source", c.source},
 		{"Remote", oneLine(c.remote)},
 	}
@@ -200,7 +200,7 @@ func (c *capture) readOwnHeader(header http.Header) {
 		c.id = id
 	}
 	received, err := time.Parse(time.RFC3339Nano, own("Received"))
-	// JSON has no time of another year.
+	// RFC 3339 has no other year.
 	if received = received.UTC(); err == nil && 1 <= received.Year() && received.Year() <= 9999 {
 		c.receivedAt = received
 	}

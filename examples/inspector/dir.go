@@ -30,7 +30,7 @@ func openDir(path string) (*captureDir, error) {
 // save writes a capture whole or not at all. It replaces an earlier file of the
 // same delivery.
 func (d *captureDir) save(c *capture) (err error) {
-	// The dot keeps load from looking at it.
+	// The dot keeps listCaptures from looking at it.
 	file, err := os.CreateTemp(d.path, ".capture-*") // with mode 0600
 	if err != nil {
 		return err
@@ -59,19 +59,15 @@ func (d *captureDir) mayKeep(new *delivery) bool {
 // load returns the captures of the folder, oldest first: the newest that take
 // at most max bytes. It notes the files that it cannot read and goes on.
 func (d *captureDir) load(max int, notes *printer) ([]*capture, error) {
-	entries, err := os.ReadDir(d.path)
+	files, err := listCaptures(d.path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the folder of -dir: %s", fileError(err))
 	}
 	var captures []*capture
-	for _, entry := range slices.Backward(entries) {
-		name := entry.Name()
-		if strings.HasPrefix(name, ".") || filepath.Ext(name) != captureExt {
-			continue
-		}
-		c, err := readCaptureFile(filepath.Join(d.path, name))
+	for _, name := range slices.Backward(files) {
+		c, err := readCaptureFile(name)
 		if err != nil {
-			notes.linef("inspector: %s is left out: %s", name, fileError(err))
+			notes.linef("inspector: %s is left out: %s", filepath.Base(name), fileError(err))
 			continue
 		}
 		if max -= c.size(); max < 0 {
@@ -82,6 +78,18 @@ func (d *captureDir) load(max int, notes *printer) ([]*capture, error) {
 	slices.Reverse(captures)
 	number(captures)
 	return captures, nil
+}
+
+// listCaptures returns the paths of a folder's captures, sorted.
+func listCaptures(dir string) (files []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		// A file that is being written begins with a dot.
+		if name := entry.Name(); !strings.HasPrefix(name, ".") && filepath.Ext(name) == captureExt {
+			files = append(files, filepath.Join(dir, name))
+		}
+	}
+	return files, err
 }
 
 // number gives ids to the captures that have none of their own: a person, or a

@@ -156,7 +156,7 @@ func timeText(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Format(time.RFC3339Nano)
+	return t.Format(timeFormat)
 }
 
 // knownFields has the names of the fields of each type of event: those of its

@@ -108,6 +108,31 @@ func TestAPostToAWrongPathIsNoted(t *testing.T) {
 	require.Contains(t, l.stderr.String(), "deliveries go to "+webhookPath)
 }
 
+func TestADeliveryToThePageIsRefusedAndToldWhereToGo(t *testing.T) {
+	l := startListen(t, testSecret)
+	for _, path := range []string{"/", "/style.css", "/webhooks/mailtrapp"} {
+		status, text := post(t, l.url+path, testSecret, sampleBody("open"))
+		require.Equal(t, http.StatusMethodNotAllowed, status, path)
+		require.Contains(t, text, webhookPath)
+	}
+	require.Contains(t, l.stderr.String(), "deliveries go to "+webhookPath)
+	require.Zero(t, l.list(t, "").Total)
+	got := runWith(t, testSecret, "", "send", "-kind", "open", l.url+"/")
+	require.Equal(t, exitFailure, got.status)
+	require.Contains(t, got.stderr, "answers 405")
+
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, l.url+"/", nil)
+	require.NoError(t, err)
+	status, _ := do(t, r)
+	require.Equal(t, http.StatusOK, status)
+	r.Method = http.MethodPut
+	resp, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
+	require.Equal(t, "GET, HEAD", resp.Header.Get("Allow"))
+}
+
 func TestARequestThatIsRefusedCannotHoldItsConnection(t *testing.T) {
 	for _, target := range []string{webhookPath, "/", "/api/info"} {
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}

@@ -236,13 +236,28 @@ func (in *inspector) handler(addr string) http.Handler {
 		panic(err) // the name is fixed
 	}
 	guarded := http.NewServeMux()
-	guarded.Handle("/", http.FileServerFS(page))
+	guarded.Handle("/", in.readOnly(http.FileServerFS(page)))
 	in.addAPI(guarded)
 
 	all := http.NewServeMux()
 	all.HandleFunc(webhookPath, in.receive)
 	all.Handle("/", newGuard(addr, in.notes).protect(guarded))
 	return all
+}
+
+// readOnly refuses what is not GET or HEAD. A file server answers 200 to a POST,
+// which would acknowledge a delivery to the wrong path.
+func (in *inspector) readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			next.ServeHTTP(w, r)
+			return
+		}
+		err := &refusal{http.StatusMethodNotAllowed, "the page only answers GET: deliveries go to " + webhookPath}
+		in.notes.linef("inspector: refused a %s: %v", r.Method, err)
+		w.Header().Set("Allow", "GET, HEAD")
+		writeError(w, err)
+	})
 }
 
 // version returns the version of the module that the program was built from.

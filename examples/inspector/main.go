@@ -117,10 +117,11 @@ func run(ctx context.Context, args []string, env environment) int {
 }
 
 // errorText returns the text of an error without the name of the package that
-// made it.
+// made it, and with the names of faults that -fault takes.
 func errorText(err error) string {
 	text := strings.TrimPrefix(err.Error(), "mailtrapwebhook: ")
-	return strings.TrimPrefix(text, "webhooktest: ")
+	text = strings.TrimPrefix(text, "webhooktest: ")
+	return strings.ReplaceAll(text, "FaultLate", "fault late")
 }
 
 // newFlags returns an empty set of flags that prints nothing by itself.

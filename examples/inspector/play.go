@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"net/http"
 	"slices"
@@ -152,5 +153,9 @@ func deliver(ctx context.Context, m *webhooktest.Mailtrap, body []byte) (webhook
 	if err != nil {
 		return result, err
 	}
-	return result, result.Err()
+	err = result.Err()
+	if err != nil && result.Paused && m.Retries == 0 { // it had all of Mailtrap's retries
+		err = fmt.Errorf("%w; Mailtrap would now pause the webhook", err)
+	}
+	return result, err
 }

@@ -3,16 +3,18 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
+	"os"
 )
 
 const replayUsage = `Usage: inspector replay [flags] FILE... URL
 
 Sends captured deliveries again to the receiver at URL, byte for byte and with
-their own signatures, and prints a table of attempts. A file that cannot be read
-is left out, and the exit status is 1.
+their own signatures, and prints a table of attempts. A folder stands for its
+captures. A file that cannot be read is left out, and the exit status is 1.
 
   -retries        send again what is not acknowledged, as Mailtrap does; without
                   it each delivery has one attempt
@@ -69,20 +71,24 @@ func replay(ctx context.Context, args []string, env environment) error {
 	}
 	transport := newTransport()
 	defer transport.CloseIdleConnections()
-	t := newTable(env, len(opts.files), opts.player.retries)
 	unreadable := false
-	for _, name := range opts.files {
+	leaveOut := func(name string, err error) {
+		fmt.Fprintf(env.stderr, "inspector: %s is left out: %s\n", printable(name), fileError(err))
+		unreadable = true
+	}
+	files := expandFolders(opts.files, leaveOut)
+	t := newTable(env, "FILE", len(files), opts.player.retries)
+	for _, name := range files {
 		c, err := readCaptureFile(name)
 		if err != nil {
-			fmt.Fprintf(env.stderr, "inspector: %s is left out: %s\n", printable(name), fileError(err))
-			unreadable = true
+			leaveOut(name, err)
 			continue
 		}
 		p := opts.player
 		p.header = c.header
 		m := p.mailtrap(c.body)
 		m.URL, m.Client = opts.url, &http.Client{Transport: &replayTransport{transport, p, opts.resign}}
-		if !t.deliver(ctx, m, c.body) {
+		if !t.deliver(ctx, m, name, c.body) {
 			break
 		}
 	}
@@ -90,6 +96,26 @@ func replay(ctx context.Context, args []string, env environment) error {
 		return err
 	}
 	return errReported
+}
+
+// expandFolders puts the captures of each folder in its place.
+func expandFolders(names []string, leaveOut func(name string, err error)) (files []string) {
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil || !info.IsDir() {
+			files = append(files, name)
+			continue
+		}
+		captures, err := listCaptures(name)
+		if err == nil && len(captures) == 0 {
+			err = errors.New("the folder has no captures")
+		}
+		if err != nil {
+			leaveOut(name, err)
+		}
+		files = append(files, captures...)
+	}
+	return files
 }
 
 // A replayTransport gives requests the headers of a capture.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
@@ -22,7 +23,8 @@ webhook. A user name and password in URL become basic authentication.
   -fault name     forged     the signature is wrong
                   repeated   the delivery comes again after it was acknowledged
                   twice      two copies come at the same time
-                  late       two attempts hang up before the answer
+                  late       the first attempt hangs up in the middle of the
+                             body, the second while your program works
                   broken     one event cannot be read
                   reordered  the events come in reverse order
   -retries        send again what is not acknowledged, as Mailtrap does; without
@@ -89,11 +91,11 @@ func send(ctx context.Context, args []string, env environment) error {
 	}
 	client := &http.Client{Transport: newTransport()}
 	defer client.CloseIdleConnections()
-	t := newTable(env, opts.samples.deliveries(), opts.player.retries)
+	t := newTable(env, "DELIVERY", opts.samples.deliveries(), opts.player.retries)
 	for body := range opts.samples.bodies() {
 		m := opts.player.mailtrap(body)
 		m.URL, m.Client = opts.url, client
-		if !t.deliver(ctx, m, body) {
+		if !t.deliver(ctx, m, strconv.Itoa(t.delivery+1), body) {
 			break
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,6 +63,9 @@ func TestSendEveryFaultToAHandler(t *testing.T) {
 		var events atomic.Int32
 		got := runWith(t, testSecret, "", "send", "-fault", fault, startReceiver(t, handler(t, &events)))
 		require.Equal(t, exitOK, got.status, "%s: %s", fault, got.stderr)
+		if fault == "late" {
+			require.Contains(t, got.stdout, "on purpose by fault late", "the flag's word, not that of Go")
+		}
 		if fault == "forged" {
 			require.Zero(t, events.Load())
 		} else {
@@ -98,12 +102,14 @@ func TestSendRetriesAsMailtrapDoesAndStopsWhereItWouldPause(t *testing.T) {
 	require.Equal(t, exitFailure, got.status)
 	require.Equal(t, int32(mailtrapAttempts), requests.Load(), "the second delivery must not be sent")
 	require.Contains(t, got.stdout, "\n1         1     41 ")
+	require.Contains(t, got.stderr, "; Mailtrap would now pause the webhook\n")
 }
 
 func TestWithoutRetriesEveryDeliveryIsSent(t *testing.T) {
 	got := runWith(t, testSecret, "", "send", "-kind", "open", "-n", "1000", startReceiver(t, status(500)))
 	require.Equal(t, exitFailure, got.status)
 	require.Contains(t, got.stderr, "inspector: 2 of 2 deliveries went wrong; delivery 1: ")
+	require.NotContains(t, got.stderr, "pause", "Mailtrap would go on")
 }
 
 func TestAnInterruptedSendPrintsWhatItHas(t *testing.T) {
@@ -174,8 +180,35 @@ func TestReplayLeavesOutWhatItCannotRead(t *testing.T) {
 	require.Equal(t, int32(1), events.Load())
 	lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
 	require.Len(t, lines, 3)
-	require.Equal(t, "inspector: "+half+" is left out: "+errNotWhole.Error(), lines[0])
-	require.Equal(t, "inspector: missing.http is left out: no such file or directory", lines[1])
+	require.Contains(t, lines[0], " is left out: the folder has no captures")
+	require.Equal(t, "inspector: "+half+" is left out: "+errNotWhole.Error(), lines[1])
+	require.Equal(t, "inspector: missing.http is left out: no such file or directory", lines[2])
+}
+
+func TestReplaySendsTheCapturesOfAFolderAndNamesTheFileThatWentWrong(t *testing.T) {
+	dir := t.TempDir()
+	for i, secret := range []string{testSecret, "another-secret", testSecret} {
+		content, err := os.ReadFile(writeCapture(t, secret, sampleBody("open")))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, string(rune('c'-i))+captureExt), content, 0o600))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o600))
+	var events atomic.Int32
+	got := runWith(t, testSecret, "", "replay", dir, startReceiver(t, handler(t, &events)))
+	require.Equal(t, exitFailure, got.status)
+	at := regexp.QuoteMeta(dir + string(filepath.Separator))
+	require.Regexp(t, "^FILE +COPY.*\n"+at+"a.http +1 +1 .* 200 .*\n"+at+"b.http +1 +1 .* 400 .*\n"+at+"c.http +1 +1 .* 200 .*\n$", got.stdout)
+	require.Regexp(t, "^inspector: file "+at+"b.http: the receiver answers 400: ", got.stderr)
+	require.Equal(t, int32(2), events.Load())
+}
+
+func TestReplayOfNothingPrintsNoTable(t *testing.T) {
+	empty := t.TempDir()
+	got := runWith(t, testSecret, "", "replay", empty, "missing.http", startReceiver(t, status(200)))
+	require.Equal(t, exitFailure, got.status)
+	require.Empty(t, got.stdout)
+	require.Equal(t, "inspector: "+empty+" is left out: the folder has no captures\n"+
+		"inspector: missing.http is left out: no such file or directory\n", got.stderr)
 }
 
 func TestTheBarShowsHowFarItIs(t *testing.T) {

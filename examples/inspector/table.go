@@ -20,50 +20,53 @@ type table struct {
 	rows           *tabwriter.Writer
 	bar            *bar
 	began          time.Time
+	column         string // what a delivery is known by: DELIVERY or FILE
 	delivery       int
 	failed         int
 	err            error // the first
 }
 
-func newTable(env environment, deliveries int, retries bool) *table {
+func newTable(env environment, column string, deliveries int, retries bool) *table {
 	t := &table{
 		stdout: env.stdout,
 		stderr: env.stderr,
 		rows:   tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0),
 		began:  time.Now(),
+		column: column,
 	}
 	if isTerminal(env.stderr) {
 		t.bar = startBar(env.stderr, deliveries, retries)
 	}
-	fmt.Fprintln(t.rows, "DELIVERY\tCOPY\tATTEMPT\tAFTER\tSTATUS\tTOOK\tERROR")
 	return t
 }
 
-// deliver sends a body and adds its attempts. It reports whether Mailtrap would
-// go on.
-func (t *table) deliver(ctx context.Context, m *webhooktest.Mailtrap, body []byte) bool {
-	t.delivery++
+// deliver sends a body and adds its attempts under a name. It reports whether
+// Mailtrap would go on.
+func (t *table) deliver(ctx context.Context, m *webhooktest.Mailtrap, name string, body []byte) bool {
+	if t.delivery++; t.delivery == 1 {
+		fmt.Fprintf(t.rows, "%s\tCOPY\tATTEMPT\tAFTER\tSTATUS\tTOOK\tERROR\n", t.column)
+	}
 	m.OnAttempt = func(a webhooktest.Attempt) { t.bar.attempt(t.delivery, a) }
 	result, err := deliver(ctx, m, body)
 	for _, a := range result.Attempts {
-		t.row(a)
+		t.row(name, a)
 	}
 	if err != nil {
 		t.failed++
 		if t.err == nil {
-			t.err = fmt.Errorf("delivery %d: %s", t.delivery, errorText(err))
+			t.err = fmt.Errorf("%s %s: %s", strings.ToLower(t.column), name, errorText(err))
 		}
 	}
 	paused := result.Paused && m.Retries >= 0
 	return !paused && ctx.Err() == nil
 }
 
-func (t *table) row(a webhooktest.Attempt) {
+func (t *table) row(name string, a webhooktest.Attempt) {
 	status, why := fmt.Sprint(a.Status), ""
 	if a.Err != nil {
 		status, why = "-", printable(errorText(a.Err))
 	}
-	fmt.Fprintf(t.rows, "%d\t%d\t%d\t%s\t%s\t%s\t%s\n", t.delivery, a.Copy, a.Number,
+	fmt.Fprintf(t.rows, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", printable(name), a.Copy, a.Number,
 		a.Began.Sub(t.began).Round(time.Millisecond), status, roundMillis(a.Duration), why)
 }
 

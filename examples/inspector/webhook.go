@@ -49,7 +49,7 @@ func (in *inspector) refuse(w http.ResponseWriter, err error) {
 	if refused, ok := errors.AsType[*refusal](err); ok {
 		status = refused.status
 	}
-	in.notes.linef("inspector: answered %d: %v", status, err)
+	in.notes.linef("%s  not kept  %d  %v", time.Now().Format(time.TimeOnly), status, err)
 	writeStatus(w, status)
 }
 

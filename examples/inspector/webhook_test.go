@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -179,3 +182,15 @@ func (w *headerWatcher) WriteHeader(status int) {
 }
 
 func (w *headerWatcher) Write(p []byte) (int, error) { return io.Discard.Write(p) }
+
+func TestADeliveryThatBreaksOffIsNotedWithItsTime(t *testing.T) {
+	l := startListen(t, testSecret)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "POST "+webhookPath+" HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	line := regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d  not kept +400 .*the body broke off`)
+	require.Eventually(t, func() bool { return line.MatchString(l.stderr.String()) }, 5*time.Second, time.Millisecond)
+	require.Zero(t, l.list(t, "").Total)
+}

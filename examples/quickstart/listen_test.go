@@ -59,7 +59,8 @@ func (l *listening) end(t *testing.T) (status int) {
 }
 
 func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
-	l := startListening(t, testSecret+"\n") // as a file has it
+	const otherSecret = "another webhook's secret"
+	l := startListening(t, otherSecret+", "+testSecret+"\n") // as a file has it
 	post := func(body, secret string) int {
 		t.Helper()
 		status, err := send(t.Context(), "http://"+l.address+"/any/path", secret, []byte(body))
@@ -79,8 +80,8 @@ func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
 		forged = `{"events":[{"event":"spam","timestamp":1728669700,"message_id":"m-2","email":"x@example.com"}]}`
 	)
 	require.Equal(t, http.StatusOK, post(envelope, testSecret))
-	require.Equal(t, http.StatusOK, post(lines, testSecret))
-	require.Equal(t, http.StatusBadRequest, post(forged, "another secret"))
+	require.Equal(t, http.StatusOK, post(lines, otherSecret))
+	require.Equal(t, http.StatusBadRequest, post(forged, "a forger's secret"))
 	require.Equal(t, http.StatusOK, post(envelope, testSecret), "the retry")
 
 	require.Equal(t, exitOK, l.end(t), &l.stderr)

@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -35,7 +36,8 @@ Without a flag, quickstart plays Mailtrap on this machine and shows the answers.
 
   -listen address   receive real deliveries on address, such as :8080, until
                     interrupted; ` + secretVariable + ` must hold the
-                    webhook's signing secret
+                    webhook's signing secret, or several with commas
+                    between them
 `
 
 // The exit statuses.
@@ -96,9 +98,11 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	case opts.address == "":
 		return opts, errors.New("-listen needs an address, such as :8080")
 	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(getenv(secretVariable))
+	// Each webhook has a secret of its own. While you rotate one, set both.
+	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
-		return opts, fmt.Errorf("-listen needs a secret: set %s to the webhook's signing secret", secretVariable)
+		return opts, fmt.Errorf("-listen needs a secret: set %s to the webhook's signing secret,"+
+			" or to several with commas between them", secretVariable)
 	}
 	return opts, nil
 }

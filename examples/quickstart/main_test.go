@@ -40,6 +40,7 @@ func TestCommandLine(t *testing.T) {
 		"empty address":         {[]string{"-listen", ""}, testSecret, exitUsage, "-listen needs an address"},
 		"no secret":             {[]string{"-listen", "127.0.0.1:0"}, "", exitUsage, secretVariable},
 		"blank secret":          {[]string{"-listen", "127.0.0.1:0"}, " \n", exitUsage, secretVariable},
+		"blank among secrets":   {[]string{"-listen", "127.0.0.1:0"}, testSecret + ",", exitUsage, secretVariable},
 		"address in use": {
 			[]string{"-listen", taken.Addr().String()}, testSecret, exitFailure, "bind: ",
 		},

@@ -293,9 +293,10 @@ func (p *tab) press(key string) {
 	}
 }
 
-// choose selects an option as a person does.
+// choose selects an option or fills a field as a person does, once it is there.
 func (p *tab) choose(selector, value string) {
 	p.t.Helper()
+	p.wait(fmt.Sprintf(`((node) => node && (!node.options || [...node.options].some((option) => option.value === %q)))(document.querySelector(%q))`, value, selector))
 	eval[chromedp.Void](p, fmt.Sprintf(`(() => {
 		const node = document.querySelector(%q);
 		node.value = %q;

@@ -209,11 +209,23 @@ func TestCopyAsGoTest(t *testing.T) {
 		n++
 		p.show(n)
 		text := p.copied("Copy as Go test")
+		require.NotContains(t, text, "did not match the body")
 		write(name+"_test.go", text)
 		formatted, err := exec.Command("gofmt", "-l", filepath.Join(dir, name+"_test.go")).CombinedOutput()
 		require.NoError(t, err, "%s", formatted)
 		require.Empty(t, string(formatted), "gofmt would change %s", text)
 	}
+	in.post("another-secret", samples(asJSON, "open"))
+	n++
+	p.show(n)
+	text := p.copied("Copy as Go test")
+	require.Contains(t, text, "personal data")
+	require.Contains(t, text, "The captured signature did not match the body.")
+	write("forged_test.go", text)
+	formatted, err := exec.Command("gofmt", "-l", filepath.Join(dir, "forged_test.go")).CombinedOutput()
+	require.NoError(t, err, "%s", formatted)
+	require.Empty(t, string(formatted), "gofmt would change %s", text)
+
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	test := exec.CommandContext(ctx, "go", "test", "-mod=mod", "-v", ".")

@@ -2,13 +2,16 @@ package browser
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/draw"
 	"image/png"
-	"io"
+	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,18 +28,19 @@ import (
 )
 
 // TestScreenshots makes the README's screenshots in the folder that the
-// variable MAILTRAPWEBHOOK_SCREENSHOTS names. Port 8080 must be free.
+// variable MAILTRAPWEBHOOK_SCREENSHOTS names. Ports 3000 and 8080 must be free.
 func TestScreenshots(t *testing.T) {
 	out := os.Getenv("MAILTRAPWEBHOOK_SCREENSHOTS")
 	if out == "" {
 		t.Skip("MAILTRAPWEBHOOK_SCREENSHOTS names no folder")
 	}
 	dir := t.TempDir()
-	in := start(t, "-dir", dir, "-forward", busyApp(t))
+	app := startApp(t)
+	in := start(t, "-dir", dir, "-forward", app)
 	n := in.anHour()
 	in.stop()
 	spread(t, dir)
-	in = startAt(t, "127.0.0.1:8080", secret, "-dir", dir, "-forward", busyApp(t))
+	in = startAt(t, "127.0.0.1:8080", secret, "-dir", dir, "-forward", app)
 	in.post(secret, samples(asJSON, "delivery", "open"))
 	in.post(secret, samples(asLines, "delivery", "open", "click", "bounce", "unsubscribe"))
 	in.post("another-secret", samples(asJSON, "bounce"))
@@ -54,17 +58,26 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// busyApp returns the URL of an app that cannot take suspensions.
-func busyApp(t *testing.T) string {
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		time.Sleep(time.Duration(2+len(body)%9) * time.Millisecond)
-		if bytes.Contains(body, []byte(`"suspension"`)) {
-			http.Error(w, "no such customer", http.StatusInternalServerError)
-		}
-	}))
+// startApp starts an app that cannot take suspensions, and returns its URL.
+func startApp(t *testing.T) string {
+	verifier, err := mailtrapwebhook.NewVerifier(secret)
+	require.NoError(t, err)
+	receiver := &mailtrapwebhook.Handler{
+		Verifier: verifier, Logger: slog.New(slog.DiscardHandler),
+		OnEvent: func(_ context.Context, ev mailtrapwebhook.Event) error {
+			time.Sleep(time.Duration(2+len(ev.RawJSON())%9) * time.Millisecond)
+			if ev.Name() == "suspension" {
+				return errors.New("no such customer")
+			}
+			return nil
+		},
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:3000") // the port of the README
+	require.NoError(t, err)
+	app := &httptest.Server{Listener: listener, Config: &http.Server{Handler: receiver}}
+	app.Start()
 	t.Cleanup(app.Close)
-	return app.URL
+	return app.URL + "/webhooks/mailtrap"
 }
 
 // anHour delivers what an hour may bring, and returns how many deliveries.

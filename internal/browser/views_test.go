@@ -15,11 +15,13 @@ const overflow = `document.documentElement.scrollWidth - innerWidth`
 func TestNarrow(t *testing.T) {
 	in := start(t)
 	in.post(secret, webhooktest.Body(asLines, webhooktest.Samples()...))
+	in.post("another-secret", samples(asJSON, "open"))
 	p := in.open(view{width: 400, height: 800}, "")
+	p.waitText("#top", "1 unverified delivery left out")
 	require.Zero(t, eval[int](p, overflow))
 	p.click("#rows [role=option]")
-	p.waitText("#detail h2", "Delivery 1")
-	p.wait(`document.activeElement.textContent === "Delivery 1"`)
+	p.waitText("#detail h2", "Delivery 2")
+	p.wait(`document.activeElement.textContent === "Delivery 2"`)
 	require.Zero(t, eval[int](p, overflow))
 	require.True(t, eval[bool](p, `document.getElementById("left").inert`))
 	require.Equal(t, []float64{0, 0, 400, 800}, eval[[]float64](p,

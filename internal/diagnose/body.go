@@ -22,6 +22,7 @@ const (
 	keepRaw     = "verify the raw bytes as they came, before anything changes them"
 	keepCharset = "verify the raw bytes as they came, before anything converts them to a string of another encoding"
 	keepBreaks  = "send the body with curl --data-binary instead of -d, or keep its line breaks otherwise"
+	keepNewline = keepRaw + ", and send a file with curl --data-binary instead of -d"
 )
 
 // bodyVariants yields the body as received, and without one change at a time.
@@ -68,7 +69,7 @@ var cutChanges = []change{
 }
 
 var copyChanges = []change{
-	{finding{"the newline at the end of the body was trimmed", keepRaw}, func(b []byte) []byte {
+	{finding{"the newline at the end of the body was trimmed", keepNewline}, func(b []byte) []byte {
 		return slices.Concat(b, []byte("\n"))
 	}},
 	{finding{"the line ends of the body were changed from LF to CRLF", keepRaw}, toLF},

@@ -17,6 +17,12 @@ func suspect(header string, body []byte, signature string, secrets []string, com
 		return finding{cause, passPlain(header)}
 	}
 	for i, secret := range secrets {
+		if strings.Contains(secret, ",") {
+			return finding{
+				secretName(i, len(secrets)) + " holds a comma, as a list of secrets does",
+				"pass each secret as an argument of its own, as strings.Split returns them",
+			}
+		}
 		if secret = strings.TrimSpace(secret); len(secret) != 32 || !isHex(secret) {
 			return finding{
 				secretName(i, len(secrets)) + " is not 32 hexadecimal digits, as Mailtrap's signing secrets are",
@@ -118,7 +124,7 @@ var bodySigns = []struct {
 	{finding{"the body is not JSON, so something cut it off or changed it", "pass all of the raw body"},
 		func(b []byte) bool { return compact(b) == nil }},
 	{finding{
-		"the keys of the body's JSON are sorted, so a program parsed it and encoded it again",
+		"the keys of the body's JSON are sorted, so perhaps a program parsed it and encoded it again",
 		"verify the raw bytes, before a JSON middleware or a framework's binding reads them",
 	}, keysAreSorted},
 	{finding{"the body has ? inside words, where a conversion may have lost letters", keepCharset}, hasLostLetters},

@@ -71,7 +71,10 @@ export class Chart {
     // Tab reaches one column; the arrows go on from it.
     if (!this.data[this.focused]?.total) this.focused = this.data.findLastIndex((column) => column.total);
     this.groups.forEach((group, i) => this.drawColumn(group, i, top));
-    this.nodes.top.textContent = this.focused < 0 ? "" : "max. " + top + "/min";
+    const notes = this.focused < 0 ? [] : ["max. " + top + "/min"];
+    const leftOut = this.minutes.leftOut();
+    if (leftOut) notes.push(count(leftOut, "unverified delivery") + " left out");
+    this.nodes.top.textContent = notes.join(", ");
     this.nodes.from.textContent = clock(new Date(this.data[0].at)).slice(0, 5);
     this.nodes.to.textContent = clock(new Date(this.data.at(-1).at)).slice(0, 5);
     this.drawLegend();

@@ -20,7 +20,8 @@ import (
 )
 
 // TestDelivery${Number(delivery.id)} receives a delivery that was captured ${stamp(delivery.receivedAt)}.
-func TestDelivery${Number(delivery.id)}(t *testing.T) {
+// Its body holds personal data: replace that before you commit this file.
+${signing[delivery.verified] || ""}func TestDelivery${Number(delivery.id)}(t *testing.T) {
 	const secret = "a-secret-for-tests"
 	verifier, err := mailtrapwebhook.NewVerifier(secret)
 	if err != nil {
@@ -45,6 +46,18 @@ func TestDelivery${Number(delivery.id)}(t *testing.T) {
 ${broken ? "" : wanted(keys)}}
 `;
 }
+
+// What the signature of the captured delivery was, where the test's own hides it.
+const signing = {
+  no: `//
+// The captured signature did not match the body. The test signs the body anew,
+// so it does not show why: open the delivery in the inspector for that.
+`,
+  unknown: `//
+// The inspector had no secret and did not check the captured signature. The
+// test signs the body anew.
+`,
+};
 
 function wanted(keys) {
   if (!keys.length) return "";

@@ -1,4 +1,5 @@
-// minutes.js counts the events of the last hour, by minute and kind.
+// minutes.js counts the events of the last hour, by minute and kind. It leaves
+// out deliveries that do not verify: anybody can make up their events.
 
 import * as api from "./api.js";
 
@@ -35,11 +36,16 @@ export class Minutes {
     const received = Date.parse(summary.receivedAt);
     if (received < this.start()) return;
     const at = Math.floor(received / minute) * minute;
-    if (!this.counts.has(at)) this.counts.set(at, { kinds: new Map(), ids: new Set() });
-    const { kinds, ids } = this.counts.get(at);
+    if (!this.counts.has(at)) this.counts.set(at, { kinds: new Map(), ids: new Set(), leftOut: 0 });
+    const counted = this.counts.get(at);
+    const { kinds, ids } = counted;
     // The stream tells a delivery again when it is answered.
     if (ids.has(summary.id)) return;
     ids.add(summary.id);
+    if (summary.verified === "no") {
+      counted.leftOut++;
+      return;
+    }
     for (const [kind, n] of Object.entries(summary.kinds)) kinds.set(kind, (kinds.get(kind) || 0) + n);
   }
 
@@ -56,6 +62,12 @@ export class Minutes {
       const at = start + i * minute;
       return { at, kinds: this.counts.get(at)?.kinds || new Map() };
     });
+  }
+
+  // leftOut returns how many deliveries of the hour do not verify.
+  leftOut() {
+    const start = this.start();
+    return [...this.counts].reduce((n, [at, { leftOut }]) => (at < start ? n : n + leftOut), 0);
   }
 
   // totals returns how often each kind occurs in the hour.

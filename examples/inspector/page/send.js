@@ -12,7 +12,7 @@ const faults = {
   forged: "The signature is made with a secret that nobody has. The receiver must refuse it.",
   repeated: "The delivery comes once more after it was acknowledged.",
   twice: "Two copies come at the same time.",
-  late: "The connection breaks in the middle, then before the answer. Needs retries.",
+  late: "The first attempt hangs up in the middle of the body, the second while the program works. Needs retries.",
   broken: "One element cannot be read. The receiver must acknowledge the others.",
   reordered: "The events come in reverse order.",
 };
