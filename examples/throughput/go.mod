@@ -4,7 +4,7 @@ go 1.26.0
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/mailtrapwebhook/mailtrapwebhook v0.0.0-00010101000000-000000000000
+	github.com/mailtrapwebhook/mailtrapwebhook v1.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/sync v0.24.0
@@ -33,6 +33,3 @@ require (
 )
 
 replace github.com/mailtrapwebhook/mailtrapwebhook => ../..
-
-// Only the tests of modernc.org/sqlite need it, and this version cannot be downloaded.
-exclude github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50

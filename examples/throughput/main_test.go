@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -11,18 +12,36 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
-// Every receiver that needs no server of its own takes the deliveries. One that
-// answers another status fails the measurement.
+// A receiver that answers a delivery with another status than 200 fails the
+// measurement.
 func TestMeasuresEachReceiver(t *testing.T) {
+	redis, postgres := start(t, servers.Redis), start(t, servers.Postgres)
 	var out bytes.Buffer
-	require.NoError(t, run(t.Context(), []string{"-for", "100ms"}, &out))
+	require.NoError(t, run(t.Context(), []string{
+		"-for", "100ms", "-redis", "redis://" + redis, "-postgres", "postgres://postgres@" + postgres + "/postgres",
+	}, &out))
 	table := out.String()
-	for _, name := range []string{verifyOnly, inMemory, "dedup, SQLite", "queue"} {
+	for _, name := range []string{
+		verifyOnly, inMemory, "dedup, Redis", "dedup, PostgreSQL", "exactlyonce", "dedup, SQLite", "queue",
+	} {
 		require.Regexp(t, name+` .*ms\) *\|.*ms\) *\|.*ms\)`, table)
 	}
-	require.Equal(t, 6, strings.Count(table, "\n"), table)
+	require.Equal(t, 9, strings.Count(table, "\n"), table)
+}
+
+// start starts a server and returns an address of it on loopback.
+func start(t *testing.T, server func(string) (*servers.Server, error)) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "throughput") // a short name: the path of a socket has at most 107 bytes
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s, err := server(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Kill() })
+	return servers.NewProxy(t, s).Address()
 }
 
 func TestOnlyNamedReceiversAreMeasured(t *testing.T) {
