@@ -74,9 +74,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 func report(ctx context.Context, opts options, dir string, stdout io.Writer) error {
 	table := tabwriter.NewWriter(stdout, 0, 0, 1, ' ', tabwriter.Debug)
 	defer table.Flush()
-	fmt.Fprint(table, "\treceiver\tround trip\t500 rows")
+	fmt.Fprint(table, "\treceiver\tone round trip\t500 rows")
 	for _, n := range senders {
-		fmt.Fprintf(table, "\t%d at a time", n)
+		fmt.Fprintf(table, "\t%d sending", n)
 	}
 	fmt.Fprintf(table, "\t\n\t---\t---\t---\t---\t---\t---\t\n")
 	for _, p := range programs(opts, dir) {
