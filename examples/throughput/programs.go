@@ -131,7 +131,8 @@ func receive(name, address string) error {
 	}
 	switch name {
 	case verifyOnly:
-		return http.ListenAndServe(address, verifier.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+		nothing := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+		return http.ListenAndServe(address, verifier.Middleware(nothing))
 	case inMemory:
 		onEvent := func(context.Context, mailtrapwebhook.Event) error { return nil }
 		return http.ListenAndServe(address, &mailtrapwebhook.Handler{Verifier: verifier, OnEvent: onEvent})
