@@ -159,6 +159,39 @@ func TestTwoAttemptsAtOnceWorkOnce(t *testing.T) {
 	require.Equal(t, 1, db.count(t, "effects"))
 }
 
+// Work that ignores the end of its context keeps no connection and no lock.
+// Deliveries and the event's next attempt need them.
+func TestStuckWorkKeepsNoConnection(t *testing.T) {
+	db := newDatabase(t)
+	in := db.inbox(t, recordEffect, 0)
+	require.NoError(t, in.store(t.Context(), delivery(replicas.NewBatches(t, 1, 1)[0].Events...)))
+	job := new(river.Job[eventArgs])
+	require.NoError(t, db.pool.QueryRow(t.Context(), "SELECT id FROM mailtrap_inbox").Scan(&job.Args.Inbox))
+	begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	stuck := &worker{pool: db.pool, work: func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+		if err := recordEffect(ctx, tx, key, ev); err != nil {
+			return err
+		}
+		close(begun)
+		<-goOn
+		return nil
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	release := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(release) // or a test that fails waits for the work
+	go func() { ended <- stuck.Work(ctx, job) }()
+	<-begun
+	cancel()
+	require.Eventually(t, func() bool { return db.pool.Stat().AcquiredConns() == 0 }, 20*time.Second, time.Millisecond,
+		"stuck work keeps its connection")
+	again, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, (&worker{pool: db.pool, work: recordEffect}).Work(again, job), "stuck work keeps the event's lock")
+	release()
+	require.Error(t, <-ended, "the work was done twice")
+	require.Equal(t, 1, db.count(t, "effects"))
+}
+
 func TestDiscardedJobsAreListedAndPutBack(t *testing.T) {
 	db := newDatabase(t)
 	const header = "JOB"

@@ -39,6 +39,9 @@ const (
 // Return river.JobCancel(err) if no retry helps: the job then waits for you at
 // once. River stores the texts of errors: keep addresses out of them.
 //
+// ctx ends after jobTimeout, and with it the connection of tx. Work that goes on
+// has failed.
+//
 // The key is the event's. Send it along to other services, so that they can
 // tell a repeated call.
 type workFunc func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error
@@ -91,7 +94,20 @@ type worker struct {
 }
 
 func (w *worker) Work(ctx context.Context, job *river.Job[eventArgs]) error {
-	return pgx.BeginTxFunc(ctx, w.pool, txOptions, func(tx pgx.Tx) error {
+	pooled, err := w.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot begin the work: %w", err)
+	}
+	conn := pooled.Conn()
+	// Work may ignore the end of ctx. Close its connection then: deliveries need
+	// the place in the pool, and the next attempt needs the event's lock.
+	stop := context.AfterFunc(ctx, func() { pooled.Hijack().PgConn().Conn().Close() })
+	defer func() {
+		if stop() {
+			pooled.Release()
+		}
+	}()
+	return pgx.BeginTxFunc(ctx, conn, txOptions, func(tx pgx.Tx) error {
 		// FOR UPDATE, because an attempt that River takes for dead may still be
 		// at work.
 		var raw []byte
