@@ -121,7 +121,7 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	defer closeStore()
+	defer serve.Close(func() { _ = closeStore() }) // the marks are safe before
 	handler := newHandler(opts.verifier, store, logEvent(logger), logger)
 	if err := handler.Validate(); err != nil {
 		return err

@@ -157,7 +157,7 @@ func do(
 	if err != nil {
 		return err
 	}
-	defer closePool(pool)
+	defer serve.Close(pool.Close)
 	in, err := newInbox(pool, work, opts, logger)
 	if err != nil {
 		return err
@@ -176,20 +176,6 @@ func do(
 		return nil
 	}
 	return in.receive(ctx, opts, getenv(secretVariable), stderr)
-}
-
-// closePool closes the pool, but does not wait for work that ignores its
-// context.
-func closePool(pool *pgxpool.Pool) {
-	closed := make(chan struct{})
-	go func() {
-		pool.Close()
-		close(closed)
-	}()
-	select {
-	case <-closed:
-	case <-time.After(time.Second):
-	}
 }
 
 // receive receives deliveries and works on events until ctx ends. The workers

@@ -130,7 +130,7 @@ func do(ctx context.Context, opts options, getenv func(string) string, stdout, s
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer serve.Close(pool.Close)
 	switch {
 	case opts.redrive:
 		stored, left, err := redrive(ctx, pool)

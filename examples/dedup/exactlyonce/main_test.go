@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -243,6 +245,33 @@ func TestOddEventsAreKept(t *testing.T) {
 		t.Fatalf("events and dead letters (-want +got):\n%s", diff)
 	}
 	p.End(t)
+}
+
+// A database that answers no more does not keep the program from its end.
+func TestEndsWithoutAnAnswer(t *testing.T) {
+	db := newDatabase(t)
+	getenv := func(name string) string {
+		return map[string]string{secretVariable: replicas.Secret, databaseVariable: db.url}[name]
+	}
+	ctx, end := context.WithCancel(t.Context())
+	stdout, listening := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"-listen", "127.0.0.1:0", "-drain", "0"}, getenv, io.Discard, listening)
+	}()
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	url := "http://" + strings.TrimSpace(strings.TrimPrefix(line, "listening on "))
+	resume := db.proxy.Hold()
+	defer resume()
+	resp, err := http.Get(url + "/readyz")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	began := time.Now()
+	end()
+	require.Zero(t, <-ended)
+	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 func TestProgramRefusesToStart(t *testing.T) {

@@ -23,6 +23,9 @@ const (
 	shutdownTimeout = 30 * time.Second
 )
 
+// closeTimeout is how long a store may take to close.
+const closeTimeout = time.Second / 2
+
 // readyTimeout is how long the store may take to answer a probe.
 const readyTimeout = time.Second
 
@@ -89,4 +92,19 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusOK)
+}
+
+// Close calls closeStore, and returns without it after half a second. A pool
+// waits 15 seconds for a database that no longer answers, and the program must
+// end in time.
+func Close(closeStore func()) {
+	closed := make(chan struct{})
+	go func() {
+		closeStore()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
 }

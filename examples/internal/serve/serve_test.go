@@ -114,3 +114,13 @@ func TestEndsInOrder(t *testing.T) {
 	require.Equal(t, http.StatusOK, <-slow, "a delivery that has begun is answered")
 	require.NoError(t, <-ended)
 }
+
+func TestClose(t *testing.T) {
+	closed := false
+	Close(func() { closed = true })
+	require.True(t, closed)
+
+	began := time.Now()
+	Close(func() { <-t.Context().Done() }) // a database that does not answer
+	require.Less(t, time.Since(began), 10*closeTimeout)
+}
