@@ -100,6 +100,7 @@ func storeWith(
 			// never.
 			if key := d.Keys[i]; key == "" || isNew[key] {
 				items = append(items, item{key, d.ReceivedAt, ev})
+				delete(isNew, key) // the delivery may have the event twice
 			}
 		}
 		if err := insert(ctx, tx, items); err != nil {

@@ -98,6 +98,18 @@ func TestProcessesCreateTheTablesTogether(t *testing.T) {
 }
 
 // Nothing tells events without keys, so each of them is stored.
+// A delivery may have an event more than once.
+func TestEqualEventsOfADeliveryAreStoredOnce(t *testing.T) {
+	db := newDatabase(t)
+	require.NoError(t, createTables(t.Context(), db.pool))
+	good := webhooktest.Sample("delivery")
+	refused := parseEvent([]byte(`{"event":"delivery","message_id":"1","event_id":"1","email":"\u0000@example.com"}`))
+	dead, err := store(t.Context(), db.pool, delivery(good, refused, good, refused))
+	require.NoError(t, err)
+	require.Equal(t, 1, dead)
+	require.Equal(t, []string{good.RawJSON()}, db.stored(t))
+}
+
 func TestEventsWithoutKeysAreStoredEachTime(t *testing.T) {
 	db := newTables(t)
 	batches := replicas.NewBatches(t, 1, 3)
