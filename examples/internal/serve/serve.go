@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -38,6 +39,15 @@ type Server struct {
 	Drain   time.Duration                   // how long deliveries come in after ctx has ended
 
 	leaving atomic.Bool
+	mu      sync.Mutex
+	asking  *question // nil if nobody asks the store now
+}
+
+// A question to the store is one for all probes that come meanwhile: strangers
+// may probe too, and must not take the store's connections.
+type question struct {
+	answered chan struct{}
+	err      error // read it after answered is closed
 }
 
 // Serve serves until ctx ends. It then takes deliveries for Drain, so that the
@@ -79,19 +89,39 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if s.leaving.Load() {
 		http.Error(w, "the program ends", http.StatusServiceUnavailable)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	if err := s.Ready(ctx); err != nil {
+	q := s.ask()
+	<-q.answered
+	if q.err != nil {
 		// The error may name the store's address, and strangers may ask.
 		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
 		return
 	}
 	w.WriteHeader(http.StatusOK)
+}
+
+// ask asks the store, or returns the question that waits for its answer.
+func (s *Server) ask() *question {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking == nil {
+		q := &question{answered: make(chan struct{})}
+		s.asking = q
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+			defer cancel()
+			q.err = s.Ready(ctx)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.asking = nil
+			close(q.answered)
+		}()
+	}
+	return s.asking
 }
 
 // Close calls closeStore, and returns without it after half a second. A pool

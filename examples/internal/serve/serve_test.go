@@ -6,9 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -70,6 +73,34 @@ func TestStoreThatHangsIsNotReady(t *testing.T) {
 	status, _ := get(t, url+"/readyz")
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.Less(t, time.Since(began), 10*readyTimeout)
+}
+
+// However many strangers probe, the store has one question at a time.
+func TestProbesShareAQuestion(t *testing.T) {
+	var open, most atomic.Int32
+	url, _ := start(t, t.Context(), &Server{
+		Webhook: answer(http.StatusOK),
+		Ready: func(context.Context) error {
+			if n := open.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			time.Sleep(10 * time.Millisecond)
+			open.Add(-1)
+			return nil
+		},
+	})
+	var probes sync.WaitGroup
+	for range 20 {
+		probes.Go(func() {
+			resp, err := http.Get(url + "/readyz")
+			if assert.NoError(t, err) {
+				resp.Body.Close()
+				assert.Equal(t, http.StatusOK, resp.StatusCode)
+			}
+		})
+	}
+	probes.Wait()
+	require.EqualValues(t, 1, most.Load())
 }
 
 // After the signal the server is unready at once, takes deliveries for Drain,
