@@ -125,7 +125,12 @@ func parseOptions(args []string) (opts options, err error) {
 	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
 	flags.BoolVar(&opts.discarded, "discarded", false, "")
 	flags.StringVar(&opts.retry, "retry", "", "")
-	flags.DurationVar(&opts.purge, "purge", 0, "")
+	flags.Func("purge", "", func(age string) (err error) {
+		if opts.purge, err = time.ParseDuration(age); err == nil && opts.purge < minPurge {
+			err = fmt.Errorf("too short, since Mailtrap may send events again for a day: make it %v or more", minPurge)
+		}
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
@@ -134,9 +139,6 @@ func parseOptions(args []string) (opts options, err error) {
 		return opts, fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
 	case opts.workers < 0 || opts.workers > 1000:
 		return opts, fmt.Errorf("-workers %d cannot be: make it 0 to 1000", opts.workers)
-	case opts.purge != 0 && opts.purge < minPurge:
-		return opts, fmt.Errorf("-purge %v is too short: Mailtrap may send events again for a day, so make it %v or more",
-			opts.purge, minPurge)
 	}
 	return opts, nil
 }

@@ -104,16 +104,17 @@ func parseOptions(args []string) (opts options, err error) {
 	flags.StringVar(&opts.address, "listen", ":8080", "")
 	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
 	flags.BoolVar(&opts.redrive, "redrive", false, "")
-	flags.DurationVar(&opts.purge, "purge", 0, "")
+	flags.Func("purge", "", func(age string) (err error) {
+		if opts.purge, err = time.ParseDuration(age); err == nil && opts.purge < minPurge {
+			err = fmt.Errorf("too short, since Mailtrap may send events again for a day: make it %v or more", minPurge)
+		}
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
-	switch {
-	case flags.NArg() > 0:
+	if flags.NArg() > 0 {
 		return opts, fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
-	case opts.purge != 0 && opts.purge < minPurge:
-		return opts, fmt.Errorf("-purge %v is too short: Mailtrap may send events again for a day, so make it %v or more",
-			opts.purge, minPurge)
 	}
 	return opts, nil
 }
