@@ -261,8 +261,15 @@ func TestTimingTellsNothing(t *testing.T) {
 		t.Skip("takes a quiet machine: set MAILTRAPWEBHOOK_FULL=1")
 	}
 	for run := range uint64(3) {
-		got := croppedT(controlTiming().measure(run))
-		t.Logf("run %d: t = %8.2f  %s", run, got, controlTiming().name)
+		// Other programs on the machine hide the control for a while.
+		var got float64
+		for range 5 {
+			got = croppedT(controlTiming().measure(run))
+			t.Logf("run %d: t = %8.2f  %s", run, got, controlTiming().name)
+			if math.Abs(got) > timingControl {
+				break
+			}
+		}
 		require.Greater(t, math.Abs(got), float64(timingControl), "this machine is too noisy to see anything")
 		for _, c := range timingCases() {
 			t.Run(fmt.Sprintf("%s/%d", c.name, run), func(t *testing.T) {
