@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,8 @@ type program struct {
 
 func start(t *testing.T, onEvent callback, args ...string) *program {
 	t.Helper()
-	args = append([]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-drain", "0"}, args...)
+	args = append([]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-drain", "0",
+		"-dropped", filepath.Join(t.TempDir(), "dropped.jsonl")}, args...)
 	opts, err := parseOptions(args, environment(bothSecrets), io.Discard)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

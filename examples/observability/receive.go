@@ -52,7 +52,7 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 	defer flush(provider, logger)
 
 	store := new(mailtrapwebhook.MemoryDeduplicator)
-	webhook := newWebhook(opts.verifier, store, onEvent, m, logger)
+	webhook := newWebhook(opts, store, onEvent, m, logger)
 	if err := webhook.Validate(); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func TestErrorsOfTheStoreAreCounted(t *testing.T) {
 			require.NoError(t, err)
 			m := newMetrics(prometheus.NewRegistry(), 1)
 			var log lockedBuffer
-			handler := newWebhook(verifier, test.store, newScript().onEvent, m, newLogger(&log))
+			handler := newWebhook(options{verifier: verifier}, test.store, newScript().onEvent, m, newLogger(&log))
 			body := envelope(event(test.kind, 1, time.Now()))
 			answer := httptest.NewRecorder()
 			handler.ServeHTTP(answer, newRequest(t, http.MethodPost, "/", body, mailtrapwebhook.Sign([]byte(body), testSecret)))

@@ -8,21 +8,21 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// newWebhook returns the Handler. The verifier has the secrets in the order of
+// newWebhook returns the Handler. Its verifier has the secrets in the order of
 // the label webhook.
 func newWebhook(
-	verifier *mailtrapwebhook.Verifier, store mailtrapwebhook.Deduplicator, onEvent callback,
-	m *metrics, logger *slog.Logger,
+	opts options, store mailtrapwebhook.Deduplicator, onEvent callback, m *metrics, logger *slog.Logger,
 ) *mailtrapwebhook.Handler {
 	return &mailtrapwebhook.Handler{
-		Verifier: verifier,
+		Verifier: opts.verifier,
 		OnEvent:  watch(m, onEvent),
 		Dedup:    &watchedStore{store, m},
 		// Keeps one event that always fails from pausing the webhook. An outage
-		// of yours that lasts longer drops every event that fails: set OnDrop
-		// to store them. The alert MailtrapWebhookPauseNear fires an hour
-		// earlier, and MailtrapWebhookEventsDropped for each drop.
-		GiveUpAfter: 3 * time.Hour,
+		// of yours that lasts longer drops every event that fails. The alert
+		// MailtrapWebhookPauseNear fires at 2 h, and
+		// MailtrapWebhookEventsDropped for each drop.
+		GiveUpAfter: opts.giveUp,
+		OnDrop:      keepDropped(opts.dropped),
 		// Mailtrap waits until Observe has returned. ctx has the span, and may
 		// have ended because the client hung up.
 		Observe: func(ctx context.Context, r mailtrapwebhook.Report) {
