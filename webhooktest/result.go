@@ -94,6 +94,8 @@ var statusAdvice = map[int]string{
 	http.StatusRequestEntityTooLarge: "accept larger bodies, since Mailtrap sends up to 500 events at once",
 	http.StatusUnsupportedMediaType:  "accept application/json and application/jsonl",
 	http.StatusTooManyRequests:       "exempt Mailtrap from the rate limit",
+	http.StatusServiceUnavailable: "see the receiver's log; if a process that died still holds the events," +
+		" wait 90 seconds or lower Speed",
 }
 
 func advice(status int) string {

@@ -76,7 +76,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:8080",
 		"receive deliveries on this `address`, or on unix:/path of a socket")
 	flags.DurationVar(&opts.drain, "drain", 5*time.Second,
-		"receive for this `long` after a signal, while /readyz answers 503")
+		"receive for this `duration` after a signal, while /readyz answers 503")
 	trust := flags.String("trust", "127.0.0.1/32,::1/128",
 		"believe the proxies that connect from these `prefixes`, with commas between")
 	switch err := flags.Parse(args); {

@@ -86,7 +86,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	flags := flag.NewFlagSet("routers", flag.ExitOnError)
 	router := flags.String("router", "nethttp", "serve with this `router`: "+strings.Join(routerNames(), ", "))
 	address := flags.String("listen", ":8080", "receive deliveries on this `address`")
-	drain := flags.Duration("drain", 5*time.Second, "receive for this `long` after a signal, while /readyz answers 503")
+	drain := flags.Duration("drain", 5*time.Second, "receive for this `duration` after a signal, while /readyz answers 503")
 	_ = flags.Parse(args) // ExitOnError: Parse returns no error
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: put the flags first", flags.Arg(0))
