@@ -252,6 +252,27 @@ func (db *database) run(t *testing.T, args ...string) string {
 	return stdout.String()
 }
 
+// There may be more dead letters than a transaction can take. What is stored
+// stays stored if the rest fails.
+func TestRedriveInBatches(t *testing.T) {
+	db := newTables(t)
+	const letters = 2*redriveBatch + 1
+	db.exec(t, `INSERT INTO mailtrap_dead_letters (received, key, reason, raw)
+		SELECT now(), n, 'a reason', convert_to(format('{"event":"open","email":"%s@example.com"}', n), 'UTF8')
+		FROM generate_series(1, $1::int) AS n`, letters)
+	db.exec(t, `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN RAISE 'the disk is full' USING ERRCODE = 'disk_full'; END $$`)
+	db.exec(t, fmt.Sprintf(`CREATE TRIGGER fail BEFORE INSERT ON mailtrap_events FOR EACH ROW
+		WHEN (NEW.email = '%d@example.com') EXECUTE FUNCTION fail()`, letters))
+	stored, _, err := redrive(t.Context(), db.pool)
+	require.ErrorContains(t, err, "the disk is full")
+	require.Equal(t, 2*redriveBatch, stored)
+	require.Len(t, db.stored(t), stored)
+	require.Len(t, db.deadLetters(t), 1)
+	db.exec(t, "DROP TRIGGER fail ON mailtrap_events")
+	require.Equal(t, "events stored: 1, dead letters left: 0\n", db.run(t, "-redrive"))
+}
+
 func TestPurge(t *testing.T) {
 	db := newTables(t)
 	const hours = 20_000 // each has a key and an event
