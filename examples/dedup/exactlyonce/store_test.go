@@ -209,6 +209,28 @@ func TestRefusedEventsBecomeDeadLetters(t *testing.T) {
 }
 
 // A fault of the database is not the events' fault: they must come again.
+// Rules of your own refuse events as the types of the columns do.
+func TestRulesRefuseEvents(t *testing.T) {
+	for name, rule := range map[string]string{
+		"check":   "ALTER TABLE mailtrap_events ADD CHECK (kind <> 'open')",
+		"trigger": "CREATE TRIGGER rule BEFORE INSERT ON mailtrap_events FOR EACH ROW WHEN (NEW.kind = 'open') EXECUTE FUNCTION refuse()",
+		"deferred": `CREATE CONSTRAINT TRIGGER rule AFTER INSERT ON mailtrap_events DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW WHEN (NEW.kind = 'open') EXECUTE FUNCTION refuse()`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := newTables(t)
+			db.exec(t, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
+			db.exec(t, rule)
+			good, bad := webhooktest.Sample("delivery"), webhooktest.Sample("open")
+			dead, err := store(t.Context(), db.pool, delivery(good, bad))
+			require.NoError(t, err)
+			require.Equal(t, 1, dead)
+			require.Equal(t, []string{good.RawJSON()}, db.stored(t))
+			require.Equal(t, "events stored: 0, dead letters left: 1\n", db.run(t, "-redrive"))
+		})
+	}
+}
+
 func TestFaultsOfTheDatabaseAreRetried(t *testing.T) {
 	db := newTables(t)
 	b := replicas.NewBatches(t, 1, 3)[0]
