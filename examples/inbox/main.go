@@ -124,7 +124,12 @@ func parseOptions(args []string) (opts options, err error) {
 	flags.IntVar(&opts.workers, "workers", 10, "")
 	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
 	flags.BoolVar(&opts.discarded, "discarded", false, "")
-	flags.StringVar(&opts.retry, "retry", "", "")
+	flags.Func("retry", "", func(job string) error {
+		if opts.retry = job; job == "" {
+			return errors.New("no job: write its number or all")
+		}
+		return nil
+	})
 	flags.Func("purge", "", func(age string) (err error) {
 		if opts.purge, err = time.ParseDuration(age); err == nil && opts.purge < minPurge {
 			err = fmt.Errorf("too short, since Mailtrap may send events again for a day: make it %v or more", minPurge)

@@ -296,6 +296,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"with an argument", "secret", "postgres://localhost", []string{"more"}, `unexpected argument "more"`},
 		{"with an unknown flag", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
 		{"with fewer than no workers", "secret", "postgres://localhost", []string{"-workers", "-1"}, "-workers -1"},
+		{"to retry no job", "secret", "postgres://localhost", []string{"-retry", ""}, "no job"},
 		{"to purge everything", "secret", "postgres://localhost", []string{"-purge", "0"}, "too short"},
 		{"to purge what may come again", "secret", "postgres://localhost", []string{"-purge", "1h"}, "too short"},
 		{"to retry no job", "secret", "postgres://localhost", []string{"-retry", "first"}, `-retry "first" is no job`},

@@ -136,7 +136,7 @@ func do(ctx context.Context, opts options, getenv func(string) string, stdout, s
 	case opts.redrive:
 		stored, left, err := redrive(ctx, pool)
 		if err != nil {
-			return fmt.Errorf("cannot store the dead letters: %w", err)
+			return fmt.Errorf("%d events are stored, and the other dead letters cannot be: %w", stored, err)
 		}
 		fmt.Fprintf(stdout, "events stored: %d, dead letters left: %d\n", stored, left)
 		return nil

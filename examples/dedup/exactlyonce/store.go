@@ -157,12 +157,19 @@ func emailOf(ev mailtrapwebhook.Event) *string {
 
 // insertOrBury inserts the items that the tables take, and makes dead letters
 // of the others. It halves the items until it has found those: one among 500
-// takes 18 statements with savepoints in place of 500.
+// takes 18 savepoints in place of 500.
 func insertOrBury(ctx context.Context, tx pgx.Tx, items []item) (dead int, err error) {
 	if len(items) == 0 {
 		return 0, nil
 	}
-	err = pgx.BeginFunc(ctx, tx, func(savepoint pgx.Tx) error { return insertEvents(ctx, savepoint, items) })
+	err = pgx.BeginFunc(ctx, tx, func(savepoint pgx.Tx) error {
+		if err := insertEvents(ctx, savepoint, items); err != nil {
+			return err
+		}
+		// A deferred constraint would refuse the whole transaction at its end.
+		_, err := savepoint.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE")
+		return err
+	})
 	if !isRefused(err) { // stored, or to be tried again
 		return 0, err
 	}
@@ -190,7 +197,7 @@ func isRefused(err error) bool {
 	case "22", "23", "54": // data exception, constraint violation, limit exceeded
 		return true
 	}
-	return false
+	return pgErr.Code == "P0001" // RAISE in a trigger or function of yours
 }
 
 // bury makes a dead letter of an item.
@@ -201,25 +208,51 @@ func bury(ctx context.Context, tx pgx.Tx, it item, reason error) error {
 	return err
 }
 
+// redriveBatch is how many dead letters a transaction takes. PostgreSQL refuses
+// statements of a gigabyte.
+const redriveBatch = 500
+
 // redrive stores the dead letters as events. Those that are refused once more
-// stay dead letters.
+// stay dead letters. Events that are stored stay so after an error.
 func redrive(ctx context.Context, pool *pgxpool.Pool) (stored, left int, err error) {
-	err = pgx.BeginTxFunc(ctx, pool, txOptions, func(tx pgx.Tx) error {
-		rows, _ := tx.Query(ctx, "DELETE FROM mailtrap_dead_letters RETURNING key, received, raw")
-		items, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (it item, err error) {
-			var raw []byte
-			err = row.Scan(&it.key, &it.received, &raw)
-			it.event = parseEvent(raw)
-			return it, err
-		})
-		if err != nil {
+	// Those that are refused get larger ids, and must not come again in this call.
+	var last int64
+	err = pool.QueryRow(ctx, "SELECT COALESCE(max(id), 0) FROM mailtrap_dead_letters").Scan(&last)
+	if err != nil {
+		return 0, 0, err
+	}
+	for {
+		var n, dead int
+		err = pgx.BeginTxFunc(ctx, pool, txOptions, func(tx pgx.Tx) error {
+			items, err := takeDeadLetters(ctx, tx, last)
+			if err != nil {
+				return err
+			}
+			n = len(items)
+			dead, err = insertOrBury(ctx, tx, items)
 			return err
+		})
+		if err != nil || n == 0 {
+			return stored, left, err
 		}
-		left, err = insertOrBury(ctx, tx, items)
-		stored = len(items) - left
-		return err
+		stored, left = stored+n-dead, left+dead
+	}
+}
+
+// takeDeadLetters deletes some dead letters with ids up to last, and returns
+// their items. It leaves out those that another redrive has taken.
+func takeDeadLetters(ctx context.Context, tx pgx.Tx, last int64) ([]item, error) {
+	rows, _ := tx.Query(ctx, `
+		DELETE FROM mailtrap_dead_letters WHERE id = ANY (ARRAY (
+			SELECT id FROM mailtrap_dead_letters WHERE id <= $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
+		))
+		RETURNING key, received, raw`, last, redriveBatch) // CollectRows returns its error
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (it item, err error) {
+		var raw []byte
+		err = row.Scan(&it.key, &it.received, &raw)
+		it.event = parseEvent(raw)
+		return it, err
 	})
-	return stored, left, err
 }
 
 // parseEvent returns the event with this text. The text of an unknown event may

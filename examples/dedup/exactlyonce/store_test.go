@@ -209,6 +209,28 @@ func TestRefusedEventsBecomeDeadLetters(t *testing.T) {
 }
 
 // A fault of the database is not the events' fault: they must come again.
+// Rules of your own refuse events as the types of the columns do.
+func TestRulesRefuseEvents(t *testing.T) {
+	for name, rule := range map[string]string{
+		"check":   "ALTER TABLE mailtrap_events ADD CHECK (kind <> 'open')",
+		"trigger": "CREATE TRIGGER rule BEFORE INSERT ON mailtrap_events FOR EACH ROW WHEN (NEW.kind = 'open') EXECUTE FUNCTION refuse()",
+		"deferred": `CREATE CONSTRAINT TRIGGER rule AFTER INSERT ON mailtrap_events DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW WHEN (NEW.kind = 'open') EXECUTE FUNCTION refuse()`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := newTables(t)
+			db.exec(t, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
+			db.exec(t, rule)
+			good, bad := webhooktest.Sample("delivery"), webhooktest.Sample("open")
+			dead, err := store(t.Context(), db.pool, delivery(good, bad))
+			require.NoError(t, err)
+			require.Equal(t, 1, dead)
+			require.Equal(t, []string{good.RawJSON()}, db.stored(t))
+			require.Equal(t, "events stored: 0, dead letters left: 1\n", db.run(t, "-redrive"))
+		})
+	}
+}
+
 func TestFaultsOfTheDatabaseAreRetried(t *testing.T) {
 	db := newTables(t)
 	b := replicas.NewBatches(t, 1, 3)[0]
@@ -250,6 +272,27 @@ func (db *database) run(t *testing.T, args ...string) string {
 	var stdout, stderr strings.Builder
 	require.Equal(t, 0, run(t.Context(), args, getenv, &stdout, &stderr), stderr.String())
 	return stdout.String()
+}
+
+// There may be more dead letters than a transaction can take. What is stored
+// stays stored if the rest fails.
+func TestRedriveInBatches(t *testing.T) {
+	db := newTables(t)
+	const letters = 2*redriveBatch + 1
+	db.exec(t, `INSERT INTO mailtrap_dead_letters (received, key, reason, raw)
+		SELECT now(), n, 'a reason', convert_to(format('{"event":"open","email":"%s@example.com"}', n), 'UTF8')
+		FROM generate_series(1, $1::int) AS n`, letters)
+	db.exec(t, `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN RAISE 'the disk is full' USING ERRCODE = 'disk_full'; END $$`)
+	db.exec(t, fmt.Sprintf(`CREATE TRIGGER fail BEFORE INSERT ON mailtrap_events FOR EACH ROW
+		WHEN (NEW.email = '%d@example.com') EXECUTE FUNCTION fail()`, letters))
+	stored, _, err := redrive(t.Context(), db.pool)
+	require.ErrorContains(t, err, "the disk is full")
+	require.Equal(t, 2*redriveBatch, stored)
+	require.Len(t, db.stored(t), stored)
+	require.Len(t, db.deadLetters(t), 1)
+	db.exec(t, "DROP TRIGGER fail ON mailtrap_events")
+	require.Equal(t, "events stored: 1, dead letters left: 0\n", db.run(t, "-redrive"))
 }
 
 func TestPurge(t *testing.T) {

@@ -74,8 +74,8 @@ const (
 	step       = 100 * time.Millisecond // keeps the Handlers few; 0 would mean the default
 )
 
-// ServeHTTP answers before the deadline of the request's context, if it has
-// one.
+// ServeHTTP answers before the deadline of the request's context, if it has one
+// that is more than step away.
 func (w *Webhook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	timeout := maxTimeout
 	if end, ok := r.Context().Deadline(); ok {
