@@ -531,6 +531,7 @@ func TestErrorsThatPanic(t *testing.T) {
 
 // An abandoned callback may change its event while the Handler judges it.
 func TestOnEventMayChangeItsEvent(t *testing.T) {
+	t.Parallel()
 	ended := make(chan struct{})
 	defer func() { <-ended }() // a test that measures memory may be next
 	rig := newRig(t, &mw.Handler{

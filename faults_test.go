@@ -187,6 +187,7 @@ func underFaults() scenario {
 // Whatever fails: each event is handled, and not again once its commit has
 // succeeded. Everything that a delivery took is given back.
 func TestEveryEventIsHandledUnderFaults(t *testing.T) {
+	t.Parallel()
 	w := underFaults().simulate(t, sized(4_000, 300))
 	t.Log(w.faults, w.said.count("MaxInFlightBytes"), "refused for memory")
 	require.Empty(t, w.violations)

@@ -432,6 +432,7 @@ func TestFieldsAreJSON(t *testing.T) {
 }
 
 func TestNestingIsLimitedAsInEncodingJSON(t *testing.T) {
+	t.Parallel()
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	objects := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
 	for name, body := range map[string]func(n int) string{

@@ -255,6 +255,7 @@ func TestMemoryDeduplicator(t *testing.T) {
 }
 
 func TestMemoryDeduplicatorDefaults(t *testing.T) {
+	t.Parallel()
 	t.Run("72 hours", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var d mw.MemoryDeduplicator

@@ -147,6 +147,7 @@ func signEither(w *world, batch int) string {
 // Trouble that ends in time pauses no webhook and loses no event. No event is
 // handled twice, unless a process dies between a callback and its mark.
 func TestRetriesBringEverythingInTheEnd(t *testing.T) {
+	t.Parallel()
 	const poison = 7
 	panics := onEventOf(poison, func() error { panic("of the poison") })
 	givingUp := func(h *mw.Handler) { h.GiveUpAfter = 3 * time.Hour }
@@ -233,6 +234,7 @@ func TestRetriesBringEverythingInTheEnd(t *testing.T) {
 // The simulation reports a receiver that is wrong, and trouble that lasts too
 // long.
 func TestSimulationFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	const poison = 7
 	panics := onEventOf(poison, func() error { panic("of the poison") })
 	wrong := func(wrap func(mw.Deduplicator) mw.Deduplicator) func(*world, *process, mw.Deduplicator) mw.Deduplicator {

@@ -48,6 +48,7 @@ func (l *tally) all() map[string]int {
 }
 
 func TestEventsThatHangDoNotStarveTheOthers(t *testing.T) {
+	t.Parallel()
 	const events, attempts = 500, 3
 	places := map[string]func(i int) bool{
 		"in front":        func(i int) bool { return i < 10 },
@@ -110,6 +111,7 @@ func TestEventsThatHangDoNotStarveTheOthers(t *testing.T) {
 }
 
 func TestEachAttemptReachesEventsThatTheOneBeforeDidNot(t *testing.T) {
+	t.Parallel()
 	for _, store := range []mw.Deduplicator{nil, mw.NoDedup} {
 		for _, concurrency := range []int{1, 3} {
 			t.Run(fmt.Sprintf("store %t, concurrency %d", store == nil, concurrency), func(t *testing.T) {
@@ -193,6 +195,7 @@ func TestFirstAttemptKeepsTheOrderOfTheBody(t *testing.T) {
 // Where every round of turns reaches the same call last, it still gets its
 // whole share in some attempt.
 func TestSlowCallAmongHangingOnesGetsItsShare(t *testing.T) {
+	t.Parallel()
 	for _, slow := range []string{"0", "4", "5", "9", "10", "14", "19"} {
 		t.Run(slow, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
