@@ -24,12 +24,13 @@ func TestMeasuresEachReceiver(t *testing.T) {
 		"-for", "100ms", "-redis", "redis://" + redis, "-postgres", "postgres://postgres@" + postgres + "/postgres",
 	}, &out))
 	table := out.String()
-	for _, name := range []string{
-		verifyOnly, inMemory, "dedup, Redis", "dedup, PostgreSQL", "exactlyonce", "dedup, SQLite", "queue",
-	} {
+	names := []string{
+		verifyOnly, inMemory, "dedup, Redis", "dedup, PostgreSQL", "exactlyonce", "inbox", "dedup, SQLite", "queue",
+	}
+	for _, name := range names {
 		require.Regexp(t, name+` .*ms\) *\|.*ms\) *\|.*ms\)`, table)
 	}
-	require.Equal(t, 9, strings.Count(table, "\n"), table)
+	require.Equal(t, 2+len(names), strings.Count(table, "\n"), table) // with two lines of headings
 }
 
 // start starts a server and returns an address of it on loopback.
