@@ -111,15 +111,10 @@ var wrongReceivers = map[string]wrongReceiver{
 		"events had no effect within 300ms: mark an event as handled only when it is",
 		wrapped(skipSeenLate),
 	},
-	"works for long and gives up when Mailtrap hangs up": {
-		[]string{"repeated after a failure"},
-		"The context of a request ends when Mailtrap hangs up: let no event be lost by that",
-		wrapped(giveUp(15 * time.Millisecond)),
-	},
 	"gives up when Mailtrap hangs up": {
 		[]string{"repeated after a failure"},
 		"The context of a request ends when Mailtrap hangs up: let no event be lost by that",
-		wrapped(giveUp(3 * time.Millisecond)),
+		wrapped(giveUp(40 * time.Millisecond)), // a busy machine notices a hang-up late
 	},
 	"handles one event of each kind of a message": {
 		[]string{"shared ids"},
