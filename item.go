@@ -68,7 +68,7 @@ func newItems(events []Event, scope string, body []byte) []item {
 // are parts of one string, and who hands one on must clone it. With the hashes
 // of repeatedKeys this saves a tenth of a delivery.
 func setKeys(items []item, events []Event, scope string) {
-	const size = 100 // of the longest usual key
+	const size = len("unsubscribe/") + 36 + len("/") + 36 // of the longest usual key
 	if scope != "" {
 		scope += ":"
 	}
