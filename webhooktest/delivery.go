@@ -47,7 +47,7 @@ func (d *delivery) send(ctx context.Context) (result Result) {
 	}
 	result.forged = d.Fault == FaultForged
 	result.Acknowledged = isAcknowledged(copies[0]) && (copies[1] == nil || isAcknowledged(copies[1]))
-	result.Paused = !result.Acknowledged && !result.forged && ctx.Err() == nil
+	result.Paused = !result.Acknowledged && !result.forged && d.Retries >= 0 && ctx.Err() == nil
 	result.Attempts = slices.Concat(copies[:]...)
 	slices.SortStableFunc(result.Attempts, func(a, b Attempt) int { return a.Began.Compare(b.Began) })
 	return result

@@ -19,7 +19,8 @@ type Result struct {
 	Acknowledged bool
 
 	// Paused reports whether Mailtrap would now pause the webhook, because
-	// a copy was not answered 200 in any attempt.
+	// all retries of a copy failed. It is false if Retries is negative:
+	// then there were none.
 	Paused bool
 
 	forged bool

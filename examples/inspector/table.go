@@ -57,8 +57,7 @@ func (t *table) deliver(ctx context.Context, m *webhooktest.Mailtrap, name strin
 			t.err = fmt.Errorf("%s %s: %s", strings.ToLower(t.column), name, errorText(err))
 		}
 	}
-	paused := result.Paused && m.Retries >= 0
-	return !paused && ctx.Err() == nil
+	return !result.Paused && ctx.Err() == nil
 }
 
 func (t *table) row(name string, a webhooktest.Attempt) {
