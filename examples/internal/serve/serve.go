@@ -4,9 +4,11 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -35,8 +37,9 @@ const readyTimeout = time.Second
 // answers, and 503 from the moment that the server is told to end.
 type Server struct {
 	Webhook http.Handler                    // no middleware may read the body before it
-	Ready   func(ctx context.Context) error // asks the store
+	Ready   func(ctx context.Context) error // asks the store; nil if there is none
 	Drain   time.Duration                   // how long deliveries come in after ctx has ended
+	Logger  *slog.Logger                    // nil means slog.Default
 
 	leaving atomic.Bool
 	mu      sync.Mutex
@@ -53,12 +56,15 @@ type question struct {
 // Serve serves until ctx ends. It then takes deliveries for Drain, so that the
 // load balancer can turn away, and waits for those that have begun.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	logger := cmp.Or(s.Logger, slog.Default())
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
 		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       3 * time.Minute,  // proxies must hang up first, and Caddy keeps connections for 2 minutes
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -68,6 +74,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.leaving.Store(true)
+	logger.Info("ending: /readyz answers 503", "drain", s.Drain.String())
 	select {
 	case err := <-failed:
 		return err
@@ -94,12 +101,14 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "the program ends", http.StatusServiceUnavailable)
 		return
 	}
-	q := s.ask()
-	<-q.answered
-	if q.err != nil {
-		// The error may name the store's address, and strangers may ask.
-		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
-		return
+	if s.Ready != nil {
+		q := s.ask()
+		<-q.answered
+		if q.err != nil {
+			// The error may name the store's address, and strangers may ask.
+			http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+			return
+		}
 	}
 	w.WriteHeader(http.StatusOK)
 }
