@@ -235,6 +235,49 @@ func TestClientsThatDoNotReadAreCutOff(t *testing.T) {
 	})
 }
 
+// The metrics and the probes stay after the end of the deliveries, and wait for
+// no client of theirs.
+func TestMetricsOutliveTheDeliveries(t *testing.T) {
+	receiving, end := context.WithCancel(t.Context())
+	watched, unwatch := context.WithCancel(t.Context())
+	s := &Server{Webhook: answer(http.StatusTeapot)}
+	url, ended := start(t, receiving, s)
+	private, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	unwatched := make(chan error, 1)
+	scraped := make(chan struct{})
+	go func() {
+		unwatched <- s.ServePrivate(watched, private, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(scraped)
+				<-t.Context().Done()
+			}
+		}))
+	}()
+	metrics := "http://" + private.Addr().String()
+	status, _ := get(t, url+"/metrics")
+	require.Equal(t, http.StatusTeapot, status, "the public address has no metrics")
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		status, _ := get(t, metrics+path)
+		require.Equal(t, http.StatusOK, status, path)
+	}
+
+	end()
+	require.NoError(t, <-ended)
+	for path, want := range map[string]int{"/metrics": 200, "/healthz": 200, "/readyz": 503} {
+		status, _ := get(t, metrics+path)
+		require.Equal(t, want, status, path)
+	}
+
+	go func() { _, _ = http.Get(metrics + "/slow") }()
+	<-scraped
+	began := time.Now()
+	unwatch()
+	require.NoError(t, <-unwatched)
+	require.GreaterOrEqual(t, time.Since(began), ScrapeTimeout)
+	require.Less(t, time.Since(began), 10*ScrapeTimeout)
+}
+
 func TestRefusesLargeHeaders(t *testing.T) {
 	url, _ := start(t, t.Context(), &Server{Webhook: answer(http.StatusOK)})
 	r, err := http.NewRequest(http.MethodGet, url, nil)
