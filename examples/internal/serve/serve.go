@@ -1,6 +1,6 @@
-// Package serve runs the HTTP server of the programs here. It serves the
-// webhook and the probes of an orchestrator, and ends in time. Copy it along
-// with a program.
+// Package serve runs the HTTP servers of the programs here. They serve the
+// webhook, metrics, and the probes of an orchestrator, and end in time. Copy it
+// along with a program.
 package serve
 
 import (
