@@ -135,6 +135,7 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 		Webhook: handler,
 		Ready:   func(ctx context.Context) error { return ready(ctx, store) },
 		Drain:   opts.drain,
+		Logger:  logger,
 	}
 	return server.Serve(ctx, listener)
 }

@@ -221,7 +221,7 @@ func (in *inbox) receive(ctx context.Context, opts options, secrets string, stde
 		}
 	}
 	fmt.Fprintf(stderr, "listening on %s\n", listener.Addr())
-	server := &serve.Server{Webhook: handler, Ready: in.ready, Drain: opts.drain}
+	server := &serve.Server{Webhook: handler, Ready: in.ready, Drain: opts.drain, Logger: in.logger}
 	err = server.Serve(ctx, listener)
 	cancel() // Serve may have failed
 	if opts.workers > 0 {

@@ -55,6 +55,7 @@ import (
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const secretVariable = "MAILTRAP_SIGNING_SECRET"
@@ -105,7 +106,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.listen, "listen", ":8080", "receive deliveries on this `address`, at "+webhookPath)
 	flags.StringVar(&opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which must not be public")
-	flags.DurationVar(&opts.drain, "drain", 5*time.Second, "receive for this `duration` after a signal, while /readyz answers 503")
+	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "receive for this `duration` after a signal, while /readyz answers 503")
 	flags.DurationVar(&opts.giveUp, "give-up-after", 3*time.Hour, "drop an event that fails and is older; 0 never does")
 	flags.StringVar(&opts.dropped, "dropped", "dropped.jsonl", "keep dropped events in this `file`")
 	flags.StringVar(&opts.traces, "traces", tracesNone, "where spans go: `destination` is "+tracesNone+", "+tracesStdout+" or "+tracesOTLP)

@@ -346,3 +346,20 @@ func TestEndWaitsForTheDelivery(t *testing.T) {
 	_, err := http.Get(p.metrics)
 	require.Error(t, err, "the metrics are still served")
 }
+
+// At a signal the program first says that it is not ready, and still receives.
+// Load balancers need the time in between.
+func TestUnreadyBeforeItStopsReceiving(t *testing.T) {
+	p := start(t, succeed, "-drain", "2s")
+	get := func(path string) int { return p.send(t, newRequest(t, http.MethodGet, p.origin+path, "", "")) }
+	require.Equal(t, 200, get("/healthz"))
+	require.Equal(t, 200, get("/readyz"))
+	signaled := time.Now()
+	p.cancel()
+	p.waitForLine(t, "ending: /readyz answers 503")
+	require.Equal(t, 503, get("/readyz"))
+	require.Equal(t, 200, get("/healthz"))
+	require.Equal(t, 200, p.deliver(t, envelope(event("bounce", 1, time.Now()))))
+	p.end(t)
+	require.GreaterOrEqual(t, time.Since(signaled), 2*time.Second)
+}

@@ -45,3 +45,13 @@ func (s *watchedStore) watch(operation string, call func() error) error {
 	ok = err == nil
 	return err
 }
+
+// ready returns an error unless the store makes the calls of a delivery. A ping
+// may succeed where those fail, such as on a replica that is read-only.
+func ready(ctx context.Context, store mailtrapwebhook.Deduplicator) error {
+	key := []string{"readyz"} // no event's key, because it has no slash
+	if _, err := store.Reserve(ctx, key, time.Minute); err != nil {
+		return err
+	}
+	return store.Release(ctx, key)
+}

@@ -77,3 +77,19 @@ func TestErrorsOfTheStoreAreCounted(t *testing.T) {
 		})
 	}
 }
+
+func TestReadyOnlyWhileTheStoreAnswers(t *testing.T) {
+	away := errors.New("the store is away")
+	fail := func() error { return away }
+	require.NoError(t, ready(t.Context(), &faultyStore{}))
+	require.ErrorIs(t, ready(t.Context(), &faultyStore{reserve: fail}), away)
+	require.ErrorIs(t, ready(t.Context(), &faultyStore{release: fail}), away)
+}
+
+// Two replicas that share a store probe it at the same time.
+func TestReadyWhileAnotherReplicaProbes(t *testing.T) {
+	store := new(mailtrapwebhook.MemoryDeduplicator)
+	_, err := store.Reserve(t.Context(), []string{"readyz"}, time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, ready(t.Context(), store))
+}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 // A collector takes spans in OTLP over HTTP, as OpenTelemetry's collector does.
@@ -349,7 +350,7 @@ func TestEndsInTimeWhateverHangs(t *testing.T) {
 	signaled := time.Now()
 	p.end(t)
 	require.Equal(t, http.StatusInternalServerError, <-answered)
-	most := 6*time.Second + scrapeTimeout + flushTimeout // the Handler waits 5.1 s for a call
+	most := 6*time.Second + serve.ScrapeTimeout + flushTimeout // the Handler waits 5.1 s for a call
 	require.Less(t, time.Since(signaled), most+time.Second)
 	p.waitForLine(t, "the last traces are not exported: check the collector")
 }
@@ -371,7 +372,7 @@ func holdConnections(ctx context.Context, address string) {
 func TestTimesOfTheEndAddUp(t *testing.T) {
 	opts, err := parseOptions(nil, environment(testSecret), io.Discard)
 	require.NoError(t, err)
-	require.Equal(t, 41*time.Second, opts.drain+shutdownTimeout+scrapeTimeout+flushTimeout)
+	require.Equal(t, 41*time.Second, opts.drain+serve.ShutdownTimeout+serve.ScrapeTimeout+flushTimeout)
 }
 
 // The events are full of personal data, and no output shows any of it.

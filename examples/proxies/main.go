@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const secretVariable = "MAILTRAP_SIGNING_SECRET"
@@ -75,7 +76,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:8080",
 		"receive deliveries on this `address`, or on unix:/path of a socket")
-	flags.DurationVar(&opts.drain, "drain", 5*time.Second,
+	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain,
 		"receive for this `duration` after a signal, while /readyz answers 503")
 	trust := flags.String("trust", "127.0.0.1/32,::1/128",
 		"believe the proxies that connect from these `prefixes`, with commas between")

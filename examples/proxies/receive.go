@@ -3,22 +3,16 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
-
-// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-// within 29.5 seconds.
-const shutdownTimeout = 30 * time.Second
 
 func newHandler(
 	verifier *mailtrapwebhook.Verifier, list *mailtrapwebhook.IPAllowlist, logger *slog.Logger,
@@ -45,16 +39,9 @@ func receive(ctx context.Context, opts options, handler *mailtrapwebhook.Handler
 	if err != nil {
 		return err
 	}
-	var leaving atomic.Bool
-	drained, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	defer context.AfterFunc(ctx, func() {
-		leaving.Store(true)
-		logger.Info("ending: /readyz answers 503", "drain", opts.drain.String())
-		time.AfterFunc(opts.drain, stop)
-	})()
 	logger.Info("listening", "address", listener.Addr().String())
-	return serve(drained, newServer(newMux(handler, &leaving), logger), listener)
+	server := &serve.Server{Webhook: newMux(handler), Drain: opts.drain, Logger: logger}
+	return server.Serve(ctx, listener)
 }
 
 // listen listens on an address, or on a Unix socket that is named unix:/path.
@@ -80,15 +67,9 @@ func listen(address string) (net.Listener, error) {
 	return listener, nil
 }
 
-func newMux(webhook http.Handler, leaving *atomic.Bool) http.Handler {
+func newMux(webhook http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/webhooks/mailtrap", addressed(webhook))
-	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if leaving.Load() {
-			http.Error(w, "the program ends", http.StatusServiceUnavailable)
-		}
-	})
 	return mux
 }
 
@@ -101,33 +82,4 @@ func addressed(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
-		IdleTimeout:       3 * time.Minute,  // or Caddy would send on a connection that ends: it keeps them for 2
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}
-}
-
-// serve serves until ctx ends. It then waits for the deliveries that have
-// begun.
-func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
-	}
-	return nil
 }

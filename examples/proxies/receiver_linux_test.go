@@ -8,13 +8,13 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 // A receiver is the program, which also notes what comes in.
@@ -51,10 +51,10 @@ func startReceiver(t *testing.T, address string, timeout time.Duration, allowed 
 	handler := newHandler(verifier, r.list, logger)
 	handler.OnEvent = r.handle
 	handler.Timeout = timeout
-	server := newServer(newMux(r.note(handler), new(atomic.Bool)), logger)
+	server := &serve.Server{Webhook: newMux(r.note(handler)), Logger: logger}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, server, listener) }()
+	go func() { ended <- server.Serve(ctx, listener) }()
 	t.Cleanup(func() {
 		stop()
 		require.NoError(t, <-ended)

@@ -39,7 +39,7 @@ func TestAlertsAreAboutMetricsOfTheProgram(t *testing.T) {
 	}
 
 	program := startProgram(t, "-dir", t.TempDir())
-	_, served := program.fetch(t, "/metrics")
+	_, served := fetch(t, "http://"+program.metrics+"/metrics")
 	for _, name := range regexp.MustCompile(`mailtrap_queue_\w+`).FindAllString(string(rules), -1) {
 		require.Contains(t, served, "# TYPE "+name+" ")
 	}

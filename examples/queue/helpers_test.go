@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -79,6 +80,17 @@ func post(t testing.TB, address, body, secret string) int {
 	require.NoError(t, err)
 	require.NoError(t, result.Attempts[0].Err)
 	return result.Attempts[0].Status
+}
+
+// fetch returns the status and body of an answer.
+func fetch(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(body)
 }
 
 // openTestQueue opens a queue until the test ends.

@@ -40,8 +40,8 @@
 // The streams hold people's addresses: for a day after an event is handled, and
 // for a month in a dead letter. Guard the directory.
 //
-// The address of -metrics has /metrics for Prometheus, and /healthz and /readyz
-// for load balancers. prometheus/ has the alerts.
+// Both addresses have /healthz and /readyz for probes. That of -metrics also has
+// /metrics for Prometheus. prometheus/ has the alerts.
 //
 // queue.go has the stream, worker.go the worker, retries.go and deadletters.go
 // what becomes of events that fail. Put your work into logEvent.
@@ -58,14 +58,15 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 // The life of the program after TERM.
@@ -152,34 +153,43 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 		queue: queue, consumer: consumer, handle: logEvent(logger), parallel: opts.workers, attempts: opts.attempts,
 		timeout: handleTimeout, backoff: backoff, metrics: newMetrics(registry), logger: logger,
 	}
-	var ending atomic.Bool
-	ops := newOps(consumer, registry, &ending)
+	scrapes := http.NewServeMux()
+	scrapes.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	server := &serve.Server{
+		Webhook: handler,
+		Ready: func(ctx context.Context) error {
+			_, err := consumer.Info(ctx)
+			return err
+		},
+		Drain:  opts.unready,
+		Logger: logger,
+	}
 
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // until the work has ended
 	defer stopWatching()
 	go func() {
-		if err := serve(watching, newServer(ops, logger), private); err != nil {
+		if err := server.ServePrivate(watching, private, scrapes); err != nil {
 			logger.Error("the metrics are no longer served", "error", err)
 		}
 	}()
 	logger.Info("listening", "address", public.Addr().String(), "metrics", private.Addr().String())
-	atEnd := func() {
-		ending.Store(true)
-		logger.Info("ending", "within", opts.unready+shutdownTimeout)
-		time.Sleep(opts.unready)
-	}
-	return runAll(ctx, atEnd,
+	receiving, stopReceiving := context.WithCancel(ctx)
+	defer stopReceiving()
+	return runAll(ctx, opts.unready,
 		worker.run,
 		worker.retrier(retries).run,
-		func(ctx context.Context) error { return serve(ctx, newServer(handler, logger), public) },
+		func(ctx context.Context) error {
+			context.AfterFunc(ctx, stopReceiving) // when another part has failed
+			return server.Serve(receiving, public)
+		},
 		func(ctx context.Context) error { return queue.keepSwept(ctx, consumer) },
 	)
 }
 
 // runAll runs the parts of the program until ctx or one of them ends. Then it
 // ends all of them, because none is useful without the others. When ctx has
-// ended, it calls atEnd first.
-func runAll(ctx context.Context, atEnd func(), parts ...func(context.Context) error) (err error) {
+// ended, it lets them go on for the time unready.
+func runAll(ctx context.Context, unready time.Duration, parts ...func(context.Context) error) (err error) {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ended := make(chan error, len(parts))
@@ -191,7 +201,7 @@ func runAll(ctx context.Context, atEnd func(), parts ...func(context.Context) er
 	case err = <-ended:
 		running--
 	case <-ctx.Done():
-		atEnd()
+		time.Sleep(unready)
 	}
 	stop()
 	late := time.After(shutdownTimeout)
@@ -244,35 +254,4 @@ func logEvent(logger *slog.Logger) handleFunc {
 		logger.InfoContext(ctx, "event", "id", id, "event", ev) // shows nothing personal
 		return nil
 	}
-}
-
-// newServer returns a server for handler. Middleware in between must not read
-// the body: the signature covers its raw bytes.
-func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // the Handler may take 29.5 seconds
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}
-}
-
-// serve serves until ctx ends. It then waits for the deliveries that have
-// begun.
-func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliveryTimeout+time.Second)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
-	}
-	return nil
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -183,14 +186,14 @@ func TestStreamIsSetUpToKeepEvents(t *testing.T) {
 func TestProgramEndsWithoutThePartsThatHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var events []string
+		var told time.Duration
 		hang := make(chan struct{})
 		time.AfterFunc(time.Minute, cancel)
 		started := time.Now()
-		err := runAll(ctx, func() { events = append(events, "at end") },
+		err := runAll(ctx, time.Second,
 			func(ctx context.Context) error {
 				<-ctx.Done()
-				events = append(events, "ended")
+				told = time.Since(started)
 				return nil
 			},
 			func(context.Context) error {
@@ -199,8 +202,8 @@ func TestProgramEndsWithoutThePartsThatHang(t *testing.T) {
 			},
 		)
 		require.ErrorContains(t, err, "not all work ended within 20s")
-		require.Equal(t, []string{"at end", "ended"}, events)
-		require.Equal(t, time.Minute+shutdownTimeout, time.Since(started))
+		require.Equal(t, time.Minute+time.Second, told)
+		require.Equal(t, told+shutdownTimeout, time.Since(started))
 		close(hang)
 	})
 }
@@ -208,11 +211,24 @@ func TestProgramEndsWithoutThePartsThatHang(t *testing.T) {
 // No part is useful without the others.
 func TestProgramEndsWithTheFirstPart(t *testing.T) {
 	broken := errors.New("no more connections")
-	err := runAll(t.Context(), func() { t.Error("nobody told it to end") },
+	err := runAll(t.Context(), time.Hour,
 		func(ctx context.Context) error { <-ctx.Done(); return nil },
 		func(context.Context) error { return broken },
 	)
 	require.ErrorIs(t, err, broken)
+}
+
+// The server ends, too, when an administrator has deleted the worker's consumer.
+func TestProgramEndsWithItsWorker(t *testing.T) {
+	url := startInside(t, &server.Options{})
+	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes))
+	q := openTestQueue(t, options{nats: servers{urls: url}, replicas: 1, maxBytes: clusterMaxBytes})
+	require.NoError(t, q.stream.DeleteConsumer(t.Context(), consumerName))
+	require.Equal(t, exitFailure, <-program.status)
+	require.Contains(t, program.logs.String(), "the worker ended: see the log for the reason")
+	require.NotContains(t, program.logs.String(), "not all work ended")
+	_, err := net.Dial("tcp", program.address)
+	require.Error(t, err)
 }
 
 // A second program on the same address must end before it opens the directory.
@@ -232,4 +248,42 @@ func TestDirectoryServesOneProgramAtATime(t *testing.T) {
 	require.ErrorContains(t, err, "another process uses "+dir)
 	first.close()
 	openTestQueue(t, options{dir: dir, replicas: 1, maxBytes: 1 << 20})
+}
+
+func TestProbesSayWhetherTheProgramIsReady(t *testing.T) {
+	t.Parallel()
+	dir, port := t.TempDir(), freePorts(t, 1)[0]
+	node, url := startNode(t, "alone", dir, port)
+	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes), "-unready", "10s")
+	public, private := "http://"+program.address, "http://"+program.metrics
+	statuses := func(path string) [2]int {
+		atPublic, _ := fetch(t, public+path)
+		atPrivate, _ := fetch(t, private+path)
+		return [2]int{atPublic, atPrivate}
+	}
+	ready, unready := [2]int{200, 200}, [2]int{503, 503}
+	requireUp := func(want float64) {
+		status, text := fetch(t, private+"/metrics")
+		require.Equal(t, http.StatusOK, status)
+		up, ok := valueIn(text, "mailtrap_queue_up")
+		require.True(t, ok && up == want, text)
+	}
+	require.Equal(t, ready, statuses("/readyz"))
+	requireUp(1)
+	status, _ := fetch(t, public+"/metrics")
+	require.NotEqual(t, http.StatusOK, status, "the public address has the metrics")
+
+	node.kill()
+	require.Equal(t, unready, statuses("/readyz"))
+	require.Equal(t, ready, statuses("/healthz"))
+	requireUp(0)
+
+	startNode(t, "alone", dir, port)
+	require.Eventually(t, func() bool { return statuses("/readyz") == ready }, patience, tick)
+
+	// At the end the program is unready first, and receives for a while longer.
+	program.cancel()
+	require.Eventually(t, func() bool { return statuses("/readyz") == unready }, patience, tick)
+	require.Equal(t, http.StatusOK, post(t, program.address, envelope(bounce("m-1")), testSecret))
+	require.Contains(t, program.logs.String(), `msg="ending: /readyz answers 503" drain=10s`)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// statusTimeout bounds the questions to the stream for a scrape or a probe.
+// statusTimeout bounds the questions to the stream for a scrape.
 const statusTimeout = 5 * time.Second
 
 // metrics are what the workers of this process count.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -37,10 +38,9 @@ func demo(ctx context.Context, steps []step, stdout io.Writer) (err error) {
 	r := &receiver{reports: make(chan mailtrapwebhook.Report, 1)} // buffered: Observe must not block
 	// The server goes on when ctx ends, until the delivery that has begun ends.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	server := &serve.Server{Webhook: r.handlers(steps, verifier), Logger: discard}
 	served := make(chan error, 1)
-	go func() {
-		served <- serve(serving, newServer(r.handlers(steps, verifier), discard), listener)
-	}()
+	go func() { served <- server.Serve(serving, listener) }()
 	defer func() {
 		stop()
 		err = cmp.Or(err, <-served)

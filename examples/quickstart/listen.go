@@ -3,35 +3,28 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
-// shutdownTimeout bounds the wait for deliveries at the end. A Handler answers
-// within 29.5 seconds.
-const shutdownTimeout = 30 * time.Second
-
-// listen receives deliveries on address and prints their events until ctx ends.
-func listen(
-	ctx context.Context, address string, verifier *mailtrapwebhook.Verifier, stdout, stderr io.Writer,
-) error {
+// listen receives deliveries and prints their events until ctx ends.
+func listen(ctx context.Context, opts options, stdout, stderr io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
 	out := log.New(stdout, "", 0) // deliveries overlap, and a Logger has a lock
 
 	// The Handler remembers in memory which events it has handled. Set Dedup to
 	// a shared store where several processes receive the same webhook.
 	handler := &mailtrapwebhook.Handler{
-		Verifier: verifier,
+		Verifier: opts.verifier,
 		// In your program, store or enqueue the event. Return nil when it is
 		// safe: Mailtrap then does not send it again. After an error Mailtrap
 		// tries again in five minutes. Return mailtrapwebhook.Permanent(err) if
@@ -45,44 +38,13 @@ func listen(
 		return err
 	}
 
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", opts.address)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "listening on %s, Ctrl-C ends\n", listener.Addr())
-	return serve(ctx, newServer(handler, logger), listener)
-}
-
-// newServer returns a server for handler. Middleware in between must not read
-// the body: the signature covers its raw bytes.
-func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}
-}
-
-// serve serves until ctx ends. It then waits for the deliveries that have
-// begun.
-func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
-	}
-	return nil
+	server := &serve.Server{Webhook: handler, Drain: opts.drain, Logger: logger}
+	return server.Serve(ctx, listener)
 }
 
 // describe returns a line about the event for your terminal. The line shows

@@ -26,13 +26,13 @@ type listening struct {
 	status         chan int
 }
 
-func startListening(t *testing.T, secret string) *listening {
+func startListening(t *testing.T, secret, drain string) *listening {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &listening{cancel: cancel, status: make(chan int, 1)}
 	read, write := io.Pipe()
 	go func() {
-		status := run(ctx, []string{"-listen", "127.0.0.1:0"}, environment(secret), &l.stdout,
+		status := run(ctx, []string{"-listen", "127.0.0.1:0", "-drain", drain}, environment(secret), &l.stdout,
 			io.MultiWriter(&l.stderr, write))
 		write.Close()
 		l.status <- status
@@ -60,7 +60,7 @@ func (l *listening) end(t *testing.T) (status int) {
 
 func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
 	const otherSecret = "another webhook's secret"
-	l := startListening(t, otherSecret+", "+testSecret+"\n") // as a file has it
+	l := startListening(t, otherSecret+", "+testSecret+"\n", "0") // as a file has it
 	post := func(body, secret string) int {
 		t.Helper()
 		status, err := send(t.Context(), "http://"+l.address+"/any/path", secret, []byte(body))
@@ -108,7 +108,9 @@ func TestListenAcknowledgesNoEventThatItCannotPrint(t *testing.T) {
 	read, stderr := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- listen(ctx, "127.0.0.1:0", verifier, brokenWriter{}, stderr) }()
+	go func() {
+		ended <- listen(ctx, options{address: "127.0.0.1:0", verifier: verifier}, brokenWriter{}, stderr)
+	}()
 	line, err := bufio.NewReader(read).ReadString('\n')
 	require.NoError(t, err)
 	go io.Copy(io.Discard, read)
@@ -122,30 +124,29 @@ func TestListenAcknowledgesNoEventThatItCannotPrint(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-func TestServeWaitsForDeliveriesThatHaveBegun(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cancel()
-		time.Sleep(100 * time.Millisecond)
-		select {
-		case err := <-ended:
-			ended <- err
-			w.WriteHeader(http.StatusTeapot)
-		default:
-		}
-	})
-	server := newServer(handler, discard)
-	require.NotZero(t, server.ReadHeaderTimeout)
-	require.NotZero(t, server.ReadTimeout)
-	require.NotZero(t, server.WriteTimeout)
-	require.NotZero(t, server.IdleTimeout)
-	go func() { ended <- serve(ctx, server, listener) }()
+// At a signal the program is unready at once, and takes deliveries for a while
+// longer.
+func TestProbes(t *testing.T) {
+	l := startListening(t, testSecret, "2s")
+	get := func(path string) int {
+		t.Helper()
+		resp, err := http.Get("http://" + l.address + path)
+		require.NoError(t, err)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	require.Equal(t, http.StatusOK, get("/healthz"))
+	require.Equal(t, http.StatusOK, get("/readyz"))
 
-	status, err := send(t.Context(), "http://"+listener.Addr().String(), testSecret, nil)
+	l.cancel()
+	require.Eventually(t, func() bool { return get("/readyz") == http.StatusServiceUnavailable },
+		time.Second, time.Millisecond)
+	require.Equal(t, http.StatusOK, get("/healthz"))
+	body := webhooktest.Body(formatJSON, webhooktest.Sample("open"))
+	status, err := send(t.Context(), "http://"+l.address, testSecret, body)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
-	require.NoError(t, <-ended)
+	require.Equal(t, exitOK, l.end(t), &l.stderr)
+	require.Contains(t, l.stderr.String(), "ending: /readyz answers 503")
+	require.Equal(t, 1, strings.Count(l.stdout.String(), "\n"))
 }

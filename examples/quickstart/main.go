@@ -11,7 +11,13 @@
 //
 //	MAILTRAP_SIGNING_SECRET=… go run ./examples/quickstart -listen :8080
 //
-// Start your own program from listen.go. The other files are the demo.
+// /healthz answers 200 while the program runs, and /readyz while it takes
+// deliveries. At SIGTERM /readyz answers 503 first. The program takes
+// deliveries for 5 more seconds (-drain), answers those that have begun, and
+// ends within 35 seconds. A second SIGTERM ends it at once.
+//
+// Start your own program from listen.go, and copy examples/internal/serve
+// along. The other files are the demo.
 package main
 
 import (
@@ -24,13 +30,15 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const secretVariable = "MAILTRAP_SIGNING_SECRET"
 
-const usage = `Usage: quickstart [-listen address]
+const usage = `Usage: quickstart [-listen address [-drain time]]
 
 Without a flag, quickstart plays Mailtrap on this machine and shows the answers.
 
@@ -38,6 +46,8 @@ Without a flag, quickstart plays Mailtrap on this machine and shows the answers.
                     interrupted; ` + secretVariable + ` must hold the
                     webhook's signing secret, or several with commas
                     between them
+  -drain time       receive for this long after a signal, while /readyz answers
+                    503; the default is 5s
 `
 
 // The exit statuses.
@@ -64,7 +74,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return exitUsage
 	}
 	if opts.verifier != nil {
-		err = listen(ctx, opts.address, opts.verifier, stdout, stderr)
+		err = listen(ctx, opts, stdout, stderr)
 	} else {
 		err = demo(ctx, script(), stdout)
 	}
@@ -78,6 +88,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 type options struct {
 	address  string
 	verifier *mailtrapwebhook.Verifier // nil without -listen: show the demo
+	drain    time.Duration
 }
 
 func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
@@ -88,6 +99,7 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 		opts.address, listening = address, true
 		return nil
 	})
+	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
 	switch err := flags.Parse(args); {
 	case err != nil:
 		return opts, err

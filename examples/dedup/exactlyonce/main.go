@@ -171,7 +171,8 @@ func receive(
 		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
 			" or to those of several webhooks with commas between", secretVariable)
 	}
-	handler := newHandler(verifier, pool, slog.New(slog.NewTextHandler(stdout, nil)))
+	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	handler := newHandler(verifier, pool, logger)
 	if err := handler.Validate(); err != nil {
 		return err
 	}
@@ -187,6 +188,7 @@ func receive(
 		Webhook: handler,
 		Ready:   func(ctx context.Context) error { return ready(ctx, pool) },
 		Drain:   opts.drain,
+		Logger:  logger,
 	}
 	return server.Serve(ctx, listener)
 }

@@ -1,12 +1,14 @@
-// Package serve runs the HTTP server of the programs here. It serves the
-// webhook and the probes of an orchestrator, and ends in time. Copy it along
-// with a program.
+// Package serve runs the HTTP servers of the programs here. They serve the
+// webhook, metrics, and the probes of an orchestrator, and end in time. Copy it
+// along with a program.
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -18,10 +20,12 @@ import (
 //
 //	 0 s  /readyz answers 503, and deliveries still come in
 //	 5 s  DefaultDrain: no new connection is taken
-//	35 s  shutdownTimeout: the last delivery is answered, which takes 29.5 s
+//	35 s  ShutdownTimeout: the last delivery is answered, which takes 29.5 s
+//	36 s  ScrapeTimeout: the last scrape is answered, if there are metrics
 const (
 	DefaultDrain    = 5 * time.Second
-	shutdownTimeout = 30 * time.Second
+	ShutdownTimeout = 30 * time.Second
+	ScrapeTimeout   = time.Second
 )
 
 // closeTimeout is how long a store may take to close.
@@ -35,8 +39,9 @@ const readyTimeout = time.Second
 // answers, and 503 from the moment that the server is told to end.
 type Server struct {
 	Webhook http.Handler                    // no middleware may read the body before it
-	Ready   func(ctx context.Context) error // asks the store
+	Ready   func(ctx context.Context) error // asks the store; nil if there is none
 	Drain   time.Duration                   // how long deliveries come in after ctx has ended
+	Logger  *slog.Logger                    // nil means slog.Default
 
 	leaving atomic.Bool
 	mu      sync.Mutex
@@ -53,27 +58,20 @@ type question struct {
 // Serve serves until ctx ends. It then takes deliveries for Drain, so that the
 // load balancer can turn away, and waits for those that have begun.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
-		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
-		IdleTimeout:       2 * time.Minute,
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	server, failed := s.start(listener, s.Webhook)
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
 	}
 	s.leaving.Store(true)
+	s.logger().Info("ending: /readyz answers 503", "drain", s.Drain.String())
 	select {
 	case err := <-failed:
 		return err
 	case <-time.After(s.Drain):
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ShutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("deliveries were open to the last, and Mailtrap sends them again: %w", err), server.Close())
@@ -81,25 +79,59 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-func (s *Server) handler() http.Handler {
+// ServePrivate serves a handler of metrics, and the probes, on an address that
+// is not public. End ctx after Serve has returned, so that the last delivery is
+// counted.
+func (s *Server) ServePrivate(ctx context.Context, listener net.Listener, metrics http.Handler) error {
+	server, failed := s.start(listener, metrics)
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ScrapeTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		return server.Close() // the program does not wait for a slow scrape
+	}
+	return nil
+}
+
+// start serves a handler and the probes. It sends what went wrong to failed.
+func (s *Server) start(listener net.Listener, handler http.Handler) (server *http.Server, failed <-chan error) {
 	mux := http.NewServeMux()
-	mux.Handle("/", s.Webhook)
+	mux.Handle("/", handler)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /readyz", s.ready)
-	return mux
+	server = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second, // Mailtrap waits no longer
+		WriteTimeout:      35 * time.Second, // callbacks may take 25 seconds
+		IdleTimeout:       3 * time.Minute,  // proxies must hang up first, and Caddy keeps connections for 2 minutes
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.logger().Handler(), slog.LevelWarn),
+	}
+	result := make(chan error, 1)
+	go func() { result <- server.Serve(listener) }()
+	return server, result
 }
+
+func (s *Server) logger() *slog.Logger { return cmp.Or(s.Logger, slog.Default()) }
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if s.leaving.Load() {
 		http.Error(w, "the program ends", http.StatusServiceUnavailable)
 		return
 	}
-	q := s.ask()
-	<-q.answered
-	if q.err != nil {
-		// The error may name the store's address, and strangers may ask.
-		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
-		return
+	if s.Ready != nil {
+		q := s.ask()
+		<-q.answered
+		if q.err != nil {
+			// The error may name the store's address, and strangers may ask.
+			http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+			return
+		}
 	}
 	w.WriteHeader(http.StatusOK)
 }

@@ -1,14 +1,18 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -104,9 +108,10 @@ func TestProbesShareAQuestion(t *testing.T) {
 }
 
 // After the signal the server is unready at once, takes deliveries for Drain,
-// and answers those that have begun.
+// and answers those that have begun. It needs no store for that.
 func TestEndsInOrder(t *testing.T) {
 	ctx, end := context.WithCancel(t.Context())
+	var logged bytes.Buffer // read it after the end
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	url, ended := start(t, ctx, &Server{
 		Webhook: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -115,8 +120,8 @@ func TestEndsInOrder(t *testing.T) {
 				<-goOn
 			}
 		}),
-		Ready: func(context.Context) error { return nil },
-		Drain: time.Second,
+		Drain:  time.Second,
+		Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 	})
 	slow := make(chan int, 1)
 	go func() {
@@ -129,12 +134,14 @@ func TestEndsInOrder(t *testing.T) {
 		slow <- resp.StatusCode
 	}()
 	<-begun
+	status, _ := get(t, url+"/readyz")
+	require.Equal(t, http.StatusOK, status)
 	end()
 	require.Eventually(t, func() bool {
 		status, _ := get(t, url+"/readyz")
 		return status == http.StatusServiceUnavailable
 	}, time.Second/2, time.Millisecond, "/readyz must answer 503 before Drain is over")
-	status, _ := get(t, url+"/")
+	status, _ = get(t, url+"/")
 	require.Equal(t, http.StatusOK, status, "deliveries come in while the load balancer turns away")
 
 	require.Eventually(t, func() bool {
@@ -144,6 +151,156 @@ func TestEndsInOrder(t *testing.T) {
 	close(goOn)
 	require.Equal(t, http.StatusOK, <-slow, "a delivery that has begun is answered")
 	require.NoError(t, <-ended)
+	require.Contains(t, logged.String(), `msg="ending: /readyz answers 503" drain=1s`)
+}
+
+// A pipeListener accepts one connection, whose deadlines follow the clock of a
+// bubble.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
+
+// servePiped serves in a bubble until end is called, and returns the client's
+// side of a connection.
+func servePiped(t *testing.T, webhook http.HandlerFunc) (client net.Conn, end func()) {
+	client, conn := net.Pipe()
+	listener := &pipeListener{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	listener.conns <- conn
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- (&Server{Webhook: webhook}).Serve(ctx, listener) }()
+	return client, func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}
+}
+
+func TestClientsThatStallAreCutOff(t *testing.T) {
+	for name, test := range map[string]struct {
+		sent  string
+		after time.Duration
+	}{
+		"in the header":   {"POST / HTTP/1.1\r\nHost:", 5 * time.Second},
+		"in the body":     {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", 30 * time.Second},
+		"after an answer": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 3 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, end := servePiped(t, func(_ http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+				})
+				began := time.Now()
+				_, err := io.WriteString(client, test.sent)
+				require.NoError(t, err)
+				_, err = io.Copy(io.Discard, client)
+				require.NoError(t, err)
+				require.Equal(t, test.after, time.Since(began))
+				end()
+			})
+		})
+	}
+}
+
+func TestClientsThatDoNotReadAreCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cutOff := make(chan time.Time, 1)
+		client, end := servePiped(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, err := w.Write(make([]byte, 1<<20))
+			assert.Error(t, err)
+			cutOff <- time.Now()
+		})
+		began := time.Now()
+		_, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		require.NoError(t, err)
+		require.Equal(t, 35*time.Second, (<-cutOff).Sub(began))
+		end()
+	})
+}
+
+// The metrics and the probes stay after the end of the deliveries, and wait for
+// no client of theirs.
+func TestMetricsOutliveTheDeliveries(t *testing.T) {
+	receiving, end := context.WithCancel(t.Context())
+	watched, unwatch := context.WithCancel(t.Context())
+	s := &Server{Webhook: answer(http.StatusTeapot)}
+	url, ended := start(t, receiving, s)
+	private, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	unwatched := make(chan error, 1)
+	scraped := make(chan struct{})
+	go func() {
+		unwatched <- s.ServePrivate(watched, private, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(scraped)
+				<-t.Context().Done()
+			}
+		}))
+	}()
+	metrics := "http://" + private.Addr().String()
+	status, _ := get(t, url+"/metrics")
+	require.Equal(t, http.StatusTeapot, status, "the public address has no metrics")
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		status, _ := get(t, metrics+path)
+		require.Equal(t, http.StatusOK, status, path)
+	}
+
+	end()
+	require.NoError(t, <-ended)
+	for path, want := range map[string]int{"/metrics": 200, "/healthz": 200, "/readyz": 503} {
+		status, _ := get(t, metrics+path)
+		require.Equal(t, want, status, path)
+	}
+
+	go func() { _, _ = http.Get(metrics + "/slow") }()
+	<-scraped
+	began := time.Now()
+	unwatch()
+	require.NoError(t, <-unwatched)
+	require.GreaterOrEqual(t, time.Since(began), ScrapeTimeout)
+	require.Less(t, time.Since(began), 10*ScrapeTimeout)
+}
+
+func TestRefusesLargeHeaders(t *testing.T) {
+	url, _ := start(t, t.Context(), &Server{Webhook: answer(http.StatusOK)})
+	r, err := http.NewRequest(http.MethodGet, url, nil)
+	require.NoError(t, err)
+	r.Header.Set("X-Large", strings.Repeat("x", 80<<10))
+	resp, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, resp.StatusCode)
+}
+
+func TestLogsWhatTheServerSays(t *testing.T) {
+	var logged bytes.Buffer // read it after the end
+	ctx, end := context.WithCancel(t.Context())
+	url, ended := start(t, ctx, &Server{
+		Webhook: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("no database") }),
+		Logger:  slog.New(slog.NewTextHandler(&logged, nil)),
+	})
+	_, err := http.Get(url)
+	require.Error(t, err)
+	end()
+	require.NoError(t, <-ended)
+	require.Regexp(t, `level=WARN msg=".*no database`, logged.String())
 }
 
 func TestClose(t *testing.T) {

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
@@ -36,18 +34,6 @@ func valueIn(text, series string) (float64, bool) {
 		}
 	}
 	return 0, false
-}
-
-// fetch returns the status and body of the program's answer on its private
-// address.
-func (p *program) fetch(t *testing.T, path string) (int, string) {
-	t.Helper()
-	resp, err := http.Get("http://" + p.metrics + path)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return resp.StatusCode, string(body)
 }
 
 func TestMetricsShowWhatWaits(t *testing.T) {
@@ -98,37 +84,4 @@ func TestMetricsShowTheLag(t *testing.T) {
 	require.EqualValues(t, 2, valueOf(t, registry, "mailtrap_queue_waiting_events"))
 	require.Greater(t, valueOf(t, registry, "mailtrap_queue_lag_seconds"), 0.02)
 	require.Greater(t, valueOf(t, registry, "mailtrap_queue_oldest_event_seconds"), 0.02)
-}
-
-func TestProbesSayWhetherTheProgramIsReady(t *testing.T) {
-	t.Parallel()
-	dir, port := t.TempDir(), freePorts(t, 1)[0]
-	node, url := startNode(t, "alone", dir, port)
-	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes), "-unready", "10s")
-	ready := func() int {
-		status, _ := program.fetch(t, "/readyz")
-		return status
-	}
-	require.Equal(t, http.StatusOK, ready())
-	status, text := program.fetch(t, "/metrics")
-	require.Equal(t, http.StatusOK, status)
-	up, ok := valueIn(text, "mailtrap_queue_up")
-	require.True(t, ok && up == 1, text)
-
-	node.kill()
-	require.Equal(t, http.StatusServiceUnavailable, ready())
-	status, _ = program.fetch(t, "/healthz")
-	require.Equal(t, http.StatusOK, status)
-	_, text = program.fetch(t, "/metrics")
-	up, ok = valueIn(text, "mailtrap_queue_up")
-	require.True(t, ok && up == 0, text)
-
-	startNode(t, "alone", dir, port)
-	require.Eventually(t, func() bool { return ready() == http.StatusOK }, patience, tick)
-
-	// At the end the program is unready first, and receives for a while longer.
-	program.cancel()
-	require.Eventually(t, func() bool { return ready() == http.StatusServiceUnavailable }, patience, tick)
-	require.Equal(t, http.StatusOK, post(t, program.address, envelope(bounce("m-1")), testSecret))
-	require.Contains(t, program.logs.String(), "msg=ending within=30s")
 }
