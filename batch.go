@@ -3,7 +3,6 @@ package mailtrapwebhook
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -57,7 +56,7 @@ func (x *exchange) tooOld(ev Event) bool {
 // reserve asks the store which of the events are new.
 func (b *batch) reserve(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return &refusalError{http.StatusServiceUnavailable, errNoTime}
+		return &refusalError{http.StatusServiceUnavailable, errNoTimeToStart}
 	}
 	if b.store.dedup == nil {
 		return nil
@@ -72,7 +71,7 @@ func (b *batch) reserve(ctx context.Context) error {
 	if err != nil {
 		b.log.panicked(err)
 		return &refusalError{http.StatusServiceUnavailable,
-			fmt.Errorf("mailtrapwebhook: Dedup cannot reserve: %w", err)}
+			&explainedError{"Dedup.Reserve failed: " + unprefixed(err), err}}
 	}
 	valid := true
 	for i, answer := range answers {
@@ -145,7 +144,7 @@ func (b *batch) onEvents(ctx context.Context, waiting []*item) {
 		ctx: ctx, n: len(waiting), share: b.h.eventTimeout(),
 		do: func(ctx *callContext, i int) error {
 			ctx.key = waiting[i].key
-			return settled(b.h.OnEvent(ctx, waiting[i].event))
+			return markPermanent(b.h.OnEvent(ctx, waiting[i].event))
 		},
 		done: func(i int, err error, late bool) { b.done(waiting[i:i+1], err, late) },
 	}
@@ -161,7 +160,7 @@ func (b *batch) runInTurn(c *calls, callback string, id uint64, waiting []*item)
 		mean := time.Since(began) / time.Duration(c.next)
 		b.log.line(slog.LevelWarn, callback+" is too slow to handle the whole delivery within Timeout: raise"+
 			" Concurrency, or let it store or enqueue the event and return",
-			"calls", c.next, "of", c.n, "mean", mean.Round(time.Millisecond))
+			"calls", c.next, "of", c.n, "mean", mean.Round(time.Millisecond), "time", c.total.Round(time.Millisecond))
 	}
 }
 
@@ -169,15 +168,15 @@ func (b *batch) onDelivery(ctx context.Context, waiting []*item, d *Delivery) {
 	b.present(d)
 	c := &calls{
 		ctx: ctx, n: 1, share: b.h.timeout(),
-		do:   func(ctx *callContext, _ int) error { return settled(b.h.OnDelivery(ctx, d)) },
+		do:   func(ctx *callContext, _ int) error { return markPermanent(b.h.OnDelivery(ctx, d)) },
 		done: func(_ int, err error, late bool) { b.done(waiting, err, late) },
 	}
 	c.run(1)
 }
 
-// settled returns err as a [*permanentError] if it is permanent, and else as it
-// is. It runs within the call, because the error's methods may panic or hang.
-func settled(err error) error {
+// markPermanent returns err as a [*permanentError] if it is permanent, and else
+// as it is. It runs within the call, because the error's methods may panic.
+func markPermanent(err error) error {
 	if _, ok := err.(*permanentError); !ok && isPermanent(err) {
 		return &permanentError{err}
 	}
@@ -187,8 +186,12 @@ func settled(err error) error {
 // done takes the outcome of a callback for the items that it was about. late
 // means that the callback had been abandoned.
 func (b *batch) done(items []*item, err error, late bool) {
-	if err != nil {
-		b.log.panicked(err, "key", items[0].key) // whose arguments cost an allocation
+	switch {
+	case err == nil:
+	case b.h.OnDelivery != nil:
+		b.log.panicked(err, "events", len(items))
+	default:
+		b.log.panicked(err, "key", items[0].key)
 	}
 	for _, it := range items {
 		if b.judge(it, err, late) {
@@ -224,7 +227,7 @@ func (b *batch) judge(it *item, err error, late bool) bool {
 		it.result = handled
 	case !permanent && !it.old:
 		it.result = failed
-		b.fail(failure{callback: b.callback(), key: it.key, err: err})
+		b.fail(b.failureOf(it, err))
 	case b.h.OnDrop == nil:
 		it.result = dropped
 		return true
@@ -250,7 +253,7 @@ func (it *item) noteRunning(err error, late bool) {
 // A failure is why an event failed.
 type failure struct {
 	callback string
-	key      string
+	key      string // "" if there is none, or if the callback had all events
 	err      error
 	dropping error // why OnDrop was asked, or nil
 }
@@ -258,9 +261,13 @@ type failure struct {
 // error returns the failure for the answer. It must not be called under a lock:
 // the methods of an error may be the caller's.
 func (f failure) error() error {
-	text := fmt.Sprintf("%s failed, first for the event with key %s: %s", f.callback, f.key, textOf(f.err))
+	text := f.callback + " failed"
+	if f.key != "" {
+		text += ", first for the event with key " + f.key
+	}
+	text += ": " + unprefixed(f.err)
 	if f.dropping != nil {
-		text += "; the event was to be dropped because of: " + textOf(f.dropping)
+		text += "; the event was to be dropped because of: " + unprefixed(f.dropping)
 	}
 	return &explainedError{text, f.err}
 }
@@ -272,12 +279,12 @@ func (b *batch) fail(f failure) {
 	}
 }
 
-// callback is the name of the function that events are handed to.
-func (b *batch) callback() string {
+// failureOf returns the failure of the callback that had the item.
+func (b *batch) failureOf(it *item, err error) failure {
 	if b.h.OnDelivery != nil {
-		return "OnDelivery"
+		return failure{callback: "OnDelivery", err: err}
 	}
-	return "OnEvent"
+	return failure{callback: "OnEvent", key: it.key, err: err}
 }
 
 // finish ends the work on the delivery: it tells the store the rest. What
@@ -310,7 +317,7 @@ func (b *batch) count() *Report {
 		case handled:
 			if it.late {
 				r.Failed++ // the answer is 500, and the retry skips the event
-				b.fail(failure{callback: b.callback(), key: it.key, err: errOverran})
+				b.fail(b.failureOf(it, errOverran))
 			} else {
 				r.Handled++
 			}
@@ -325,8 +332,12 @@ func (b *batch) count() *Report {
 	return r
 }
 
-var errNoTime = errors.New("mailtrapwebhook: there was no time left to call the callback for every event:" +
-	" raise Concurrency, or let the callback store or enqueue the event and return")
+var (
+	errNoTime = errors.New("mailtrapwebhook: there was no time left to call the callback for every event:" +
+		" raise Concurrency, or let the callback store or enqueue the event and return")
+	errNoTimeToStart = errors.New("mailtrapwebhook: Timeout was over before the first callback:" +
+		" find out why the body, VerifierFor, Scope or Dedup.Reserve took so long")
+)
 
 // outcome returns the error that the answer is to give.
 func (b *batch) outcome() error {

@@ -3,6 +3,7 @@ package mailtrapwebhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -84,8 +85,8 @@ func (b *bodyReader) read(ctx context.Context, r *http.Request) error {
 func (b *bodyReader) grow() error {
 	total := min(int64(len(b.chunks)+1)*chunkSize, b.limit)
 	if !b.charge.raise(total) {
-		return refuse(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes:"+
-			" raise it, or let callbacks return sooner")
+		return refuse(http.StatusServiceUnavailable, fmt.Sprintf("the bodies in flight take MaxInFlightBytes, %d bytes:"+
+			" raise it, or let callbacks return sooner", b.charge.most))
 	}
 	if b.limit < chunkSize {
 		// The byte past the limit tells a larger body from one that just fits.
@@ -182,7 +183,7 @@ func (c *charge) release() {
 // readBody reads the body within Timeout, and verifies nothing.
 func (x *exchange) readBody() error {
 	defer x.limitReading()()
-	err := x.body.read(x.ctx, x.r)
+	err := x.body.read(x.r.Context(), x.r)
 	x.report.BodyBytes = x.body.size
 	return err
 }
@@ -195,7 +196,7 @@ func (x *exchange) limitReading() (stop func()) {
 		x.warnNoDeadline()
 		return func() {}
 	}
-	deadline, _ := x.ctx.Deadline()
+	deadline, _ := x.r.Context().Deadline()
 	fired := make(chan struct{})
 	timer := time.AfterFunc(time.Until(deadline), func() {
 		defer close(fired)
@@ -242,7 +243,7 @@ func (x *exchange) limitDiscarding() {
 		return
 	}
 	deadline := time.Now().Add(discardTimeout)
-	if end, _ := x.ctx.Deadline(); end.Before(deadline) {
+	if end, _ := x.r.Context().Deadline(); end.Before(deadline) {
 		deadline = end
 	}
 	server, _ := x.r.Context().Value(http.ServerContextKey).(*http.Server)
@@ -254,7 +255,7 @@ func (x *exchange) limitDiscarding() {
 
 func refuseTooLarge(limit int64) error {
 	return &refusalError{http.StatusRequestEntityTooLarge, &explainedError{
-		"the body is over MaxBodyBytes: Mailtrap sends far less, so find out who sent it",
+		fmt.Sprintf("the body is over MaxBodyBytes, %d bytes: Mailtrap sends far less, so find out who sent it", limit),
 		&http.MaxBytesError{Limit: limit},
 	}}
 }

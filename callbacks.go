@@ -183,7 +183,7 @@ func (c *calls) end(w *worker, err error) bool {
 // noteCut remembers the first call that failed for want of time. The caller
 // holds mu.
 func (c *calls) noteCut(w *worker, err error) {
-	if err != nil && w.cut {
+	if err != nil && w.cut && time.Since(c.began) >= w.ends {
 		c.cut = min(c.cut, w.call)
 	}
 }

@@ -16,8 +16,7 @@ import (
 type exchange struct {
 	h         *Handler
 	w         http.ResponseWriter
-	r         *http.Request
-	ctx       context.Context // ends with Timeout, not with the client
+	r         *http.Request // its context ends with Timeout, not with the client
 	log       requestLog
 	started   time.Time
 	verifier  *Verifier
@@ -48,10 +47,10 @@ func (x *exchange) serve() error {
 	if fault != nil {
 		return x.handleMalformed(fault)
 	}
-	if err := x.batch.reserve(x.ctx); err != nil {
+	if err := x.batch.reserve(x.r.Context()); err != nil {
 		return err
 	}
-	x.batch.callBack(x.ctx, x.delivery)
+	x.batch.callBack(x.r.Context(), x.delivery)
 	x.batch.finish()
 	return x.batch.outcome()
 }
@@ -122,8 +121,7 @@ func (x *exchange) chooseVerifier() error {
 	case errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden):
 		return &refusalError{guardStatus(err), err}
 	case err != nil:
-		return &refusalError{http.StatusServiceUnavailable,
-			fmt.Errorf("mailtrapwebhook: VerifierFor failed: %w", err)}
+		return &refusalError{http.StatusServiceUnavailable, &explainedError{"VerifierFor failed: " + unprefixed(err), err}}
 	case verifier == nil:
 		return refuse(http.StatusForbidden, "VerifierFor returned no verifier: the tenant is unknown")
 	}
@@ -141,7 +139,7 @@ func (x *exchange) verify() error {
 	x.delivery = &Delivery{
 		SecretIndex: secret,
 		ReceivedAt:  x.started,
-		Request:     x.r.WithContext(x.ctx), // a copy, without the body
+		Request:     x.r.WithContext(x.r.Context()), // a copy
 	}
 	x.delivery.Request.Body = http.NoBody
 	return nil
@@ -161,11 +159,11 @@ func (x *exchange) explain(err error) error {
 		return err // the verifier of a VerifierFor: the request is not to blame
 	case int64(x.body.size) < x.r.ContentLength:
 		return bodyReadBefore(err)
-	case x.body.size == 0, x.body.size > maxDiagnosed:
+	case !errors.Is(err, ErrInvalidSignature), x.body.size > maxDiagnosed:
 		return err
 	case !x.h.mayDiagnose(x.started):
-		return &explainedError{"the signature does not match the body: one mismatch a minute is diagnosed," +
-			" so wait a minute and send it again", err}
+		return &explainedError{"the signature does not match the body: the Handler explains one mismatch a minute," +
+			" so look for that line, or wait a minute and send it again", err}
 	}
 	body, done := x.body.join(false)
 	defer done()
@@ -188,7 +186,8 @@ func (x *exchange) decode() (fault, err error) {
 	x.report.Events = len(d.Events)
 	x.countEvents()
 	if fault == errTooManyEvents { // OnMalformed must not see it: the JSON is sound
-		return nil, &refusalError{http.StatusRequestEntityTooLarge, fault}
+		return nil, refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("the delivery has more than MaxEvents, %d, events:"+
+			" raise it if Mailtrap sent them", h.maxEvents()))
 	}
 	if fault != nil && h.OnMalformed == nil {
 		return nil, &refusalError{http.StatusUnprocessableEntity, fault}
@@ -234,32 +233,33 @@ func (x *exchange) handleMalformed(fault error) error {
 	x.batch.present(x.delivery)
 	err, started := error(nil), false
 	c := &calls{
-		ctx: x.ctx, n: 1, share: x.h.timeout(),
+		ctx: x.r.Context(), n: 1, share: x.h.timeout(),
 		do: func(ctx *callContext, _ int) error { return x.h.OnMalformed(ctx, x.delivery, fault) },
-		done: func(_ int, result error, late bool) {
-			if late {
+		done: func(_ int, result error, returnedLate bool) {
+			if returnedLate {
 				x.log.panicked(result)
-				x.body.charge.release()
-				return
+			} else {
+				err, started = result, true
 			}
-			if err, started = result, true; err == errOverran {
-				x.body.charge.hold()
-			}
+			x.batch.account(result, returnedLate)
 		},
 	}
 	c.run(1)
+	if !started {
+		return &refusalError{http.StatusServiceUnavailable, errNoTimeToStart}
+	}
 	switch {
-	case !started:
-		return &refusalError{http.StatusServiceUnavailable, errNoTime}
 	case isPermanent(err):
 		x.log.line(slog.LevelError, "malformed delivery dropped", "err", textOf(err))
 		x.report.Dropped = x.report.Events
 		return nil
 	case errors.Is(err, fault): // OnMalformed looked and did not take it
+		x.report.Failed = x.report.Events
 		return &refusalError{http.StatusUnprocessableEntity, err}
 	case err != nil:
+		x.report.Failed = x.report.Events
 		x.log.panicked(err)
-		return fmt.Errorf("mailtrapwebhook: OnMalformed failed: %w", err)
+		return &explainedError{"OnMalformed failed: " + unprefixed(err), err}
 	}
 	x.log.line(slog.LevelWarn, "OnMalformed took a malformed delivery", "err", textOf(fault))
 	x.report.Handled = x.report.Events
@@ -310,9 +310,12 @@ func (x *exchange) conclude(err error) {
 		}
 	}
 	r.Duration = time.Since(x.started)
-	args := []any{"status", r.Status}
+	args := []any{"status", r.Status, "duration", r.Duration.Round(time.Microsecond).String(), "bytes", r.BodyBytes}
 	if err != nil {
 		args = append(args, "err", textOf(err))
+	}
+	if x.delivery != nil && x.delivery.SecretIndex > 0 {
+		args = append(args, "secret", x.delivery.SecretIndex) // an old one that is still in use
 	}
 	args = append(args, r.counts()...)
 	if x.oddity != nil {
@@ -395,7 +398,7 @@ func (l *requestLog) line(level slog.Level, message string, args ...any) {
 func (l *requestLog) panicked(err error, args ...any) {
 	if panicked, ok := err.(*panicError); ok {
 		args = append(args, "err", textOf(err), "stack", panicked.stack)
-		l.line(slog.LevelError, "a function that Handler was given panicked", args...)
+		l.line(slog.LevelError, "one of your functions panicked", args...)
 	}
 }
 
@@ -410,3 +413,7 @@ func textOf(err error) (text string) {
 	}
 	return text
 }
+
+// unprefixed returns the text of err for an error that has the package's prefix
+// itself.
+func unprefixed(err error) string { return strings.TrimPrefix(textOf(err), "mailtrapwebhook: ") }

@@ -3,6 +3,7 @@ package mailtrapwebhook_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -308,6 +309,9 @@ func TestOnMalformed(t *testing.T) {
 					require.Equal(t, brokenBody(), got.Body)
 					require.Equal(t, []string{"a", "b"}, idsOf(got.Events), "those before the fault")
 					require.Len(t, got.Keys, 2)
+					if test.want != 200 {
+						require.Equal(t, 2, rig.last().Failed)
+					}
 					require.Equal(t, mw.FormatJSON, got.Format)
 					require.True(t, got.Request.Body == http.NoBody)
 					var decodeError *mw.DecodeError
@@ -427,7 +431,7 @@ func TestMismatchExplainsItself(t *testing.T) {
 		require.Contains(t, send(1), "a newline was added")
 		for range 3 {
 			time.Sleep(19 * time.Second)
-			require.Contains(t, send(1), "one mismatch a minute is diagnosed")
+			require.Contains(t, send(1), "explains one mismatch a minute")
 		}
 		time.Sleep(4 * time.Second)
 		require.Contains(t, send(1), "a newline was added")
@@ -499,4 +503,123 @@ func TestGuardsAndLookUpsHaveADeadline(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A request without a signature is no mismatch: it says what it is, and does not
+// take the minute's diagnosis from one.
+func TestMissingSignatureIsNoMismatch(t *testing.T) {
+	rig := newRig(t, &mw.Handler{})
+	for range 2 {
+		require.Equal(t, 400, rig.direct(bodyOf("a"), withHeader(mw.SignatureHeader, "")).Status)
+		require.ErrorIs(t, rig.last().Err, mw.ErrMissingSignature)
+	}
+	require.Equal(t, 2, rig.said.count("header is missing"))
+	require.Equal(t, 400, rig.direct(append(bodyOf("a"), '\n'), func(r *http.Request) {
+		r.Header.Set(mw.SignatureHeader, mw.Sign(bodyOf("a"), testSecret))
+	}).Status)
+	require.Equal(t, 1, rig.said.count("a newline was added"))
+}
+
+// The line of a request answers how long it took and how large it was.
+func TestLineHasDurationAndSize(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rig := newRig(t, &mw.Handler{OnEvent: func(context.Context, mw.Event) error {
+			time.Sleep(1500 * time.Millisecond)
+			return nil
+		}})
+		require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+		require.Equal(t, 1, rig.said.count(fmt.Sprintf(`"duration":"1.5s","bytes":%d`, len(bodyOf("a")))))
+	})
+}
+
+// After a rotation the log shows whether the old secret is still in use.
+func TestLineNamesASecretThatIsNotTheFirst(t *testing.T) {
+	rig := newRig(t, &mw.Handler{Verifier: testVerifier(t, "new", testSecret)})
+	require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+	require.Equal(t, 1, rig.said.count(`"secret":1`))
+	rig.h.Verifier = testVerifier(t, testSecret, "old")
+	require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+	require.Equal(t, 1, rig.said.count(`"secret":`))
+}
+
+func TestLimitsAreNamedWithTheirNumbers(t *testing.T) {
+	for _, test := range []struct {
+		h    *mw.Handler
+		want string
+	}{
+		{&mw.Handler{MaxEvents: 2}, "MaxEvents, 2, events"},
+		{&mw.Handler{MaxBodyBytes: 100}, "MaxBodyBytes, 100 bytes"},
+		{&mw.Handler{MaxBodyBytes: 200, MaxInFlightBytes: 200}, "MaxInFlightBytes, 200 bytes"},
+	} {
+		rig := newRig(t, test.h)
+		body := bodyOf("a", "b", "c")
+		if test.h.MaxInFlightBytes > 0 {
+			// The one that is being handled takes all that is left.
+			test.h.OnEvent = func(context.Context, mw.Event) error {
+				rig.direct(bodyOf("b"))
+				return nil
+			}
+			body = bodyOf("a")
+		}
+		rig.direct(body)
+		require.Equal(t, 1, rig.said.count(test.want), rig.said)
+	}
+}
+
+func TestErrorsHaveOnePrefix(t *testing.T) {
+	wrapped := fmt.Errorf("mailtrapwebhook: %w", errBoom) // as the package's own errors are
+	for _, h := range []*mw.Handler{
+		{OnEvent: eventReturning(wrapped)},
+		{OnEvent: eventReturning(mw.Permanent(wrapped)), OnDrop: func(context.Context, mw.Event, error) error { return wrapped }},
+		{OnDelivery: func(context.Context, *mw.Delivery) error { return wrapped }},
+		{OnMalformed: func(context.Context, *mw.Delivery, error) error { return wrapped }},
+		{VerifierFor: func(*http.Request) (*mw.Verifier, error) { return nil, wrapped }, Dedup: noDedup},
+		{Dedup: &recordingStore{reserve: func(context.Context, []string) ([]mw.Reservation, error) { return nil, wrapped }}},
+	} {
+		rig := newRig(t, h)
+		body := bodyOf("a")
+		if h.OnMalformed != nil {
+			body = brokenBody()
+		}
+		require.NotEqual(t, 200, rig.direct(body).Status)
+		require.ErrorIs(t, rig.last().Err, errBoom)
+		require.Equal(t, 1, strings.Count(rig.last().Err.Error(), "mailtrapwebhook: "), rig.last().Err)
+	}
+}
+
+// Who took the time is not always the callback.
+func TestNoTimeToStartBlamesNoCallback(t *testing.T) {
+	slow := &recordingStore{reserve: func(_ context.Context, keys []string) ([]mw.Reservation, error) {
+		time.Sleep(24_990 * time.Millisecond)
+		return slices.Repeat([]mw.Reservation{reserved}, len(keys)), nil
+	}}
+	for name, h := range map[string]*mw.Handler{
+		"Scope":   {Scope: func(*http.Request) string { time.Sleep(26 * time.Second); return "t" }},
+		"Reserve": {Dedup: slow, OnEvent: func(context.Context, mw.Event) error { time.Sleep(time.Millisecond); return nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				rig := newRig(t, h)
+				rig.direct(numbered(500))
+				switch name {
+				case "Scope":
+					require.ErrorContains(t, rig.last().Err, "Timeout was over before the first callback")
+					require.Zero(t, rig.said.count("OnEvent is too slow"))
+				case "Reserve":
+					require.Equal(t, 1, rig.said.count(`"time":10000000`), "it says how little time the calls had")
+				}
+			})
+		})
+	}
+}
+
+// One failure of OnDelivery is about all the events, and names none of them.
+func TestFailureOfOnDeliveryNamesNoEvent(t *testing.T) {
+	rig := newRig(t, &mw.Handler{OnDelivery: func(context.Context, *mw.Delivery) error { return errBoom }})
+	require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
+	require.EqualError(t, rig.last().Err, "mailtrapwebhook: OnDelivery failed: "+errBoom.Error())
+	rig.h.OnDelivery = func(context.Context, *mw.Delivery) error { panic("boom") }
+	require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
+	require.Equal(t, 1, rig.said.count(`"events":2,"err":"panic`))
+	require.Zero(t, rig.said.count("delivery/"))
 }

@@ -52,8 +52,7 @@ const (
 	errNoBody reason = "the body is neither a JSON object nor an array"
 )
 
-var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents:" +
-	" raise it if Mailtrap sent them")
+var errTooManyEvents = errors.New("mailtrapwebhook: the delivery has more events than MaxEvents")
 
 // Parse decodes a body of either format. The content decides which format it
 // is. Parse does not verify the signature: use [Handler] or [Verifier.Parse].

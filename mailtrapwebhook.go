@@ -419,8 +419,7 @@ func (h *Handler) Validate() error {
 	}
 	for i, guard := range h.Guards {
 		if err := guardFault(guard); err != nil {
-			return &explainedError{fmt.Sprintf("Guards[%d] refuses every request: %s", i,
-				strings.TrimPrefix(err.Error(), "mailtrapwebhook: ")), err}
+			return &explainedError{fmt.Sprintf("Guards[%d] refuses every request: %s", i, unprefixed(err)), err}
 		}
 	}
 	return cmp.Or(
@@ -500,7 +499,7 @@ func (h *Handler) missetLimit() string {
 func (h *Handler) missetDedup() string {
 	if d, ok := h.Dedup.(*MemoryDeduplicator); ok {
 		if err := d.validate(); err != nil {
-			return strings.TrimPrefix(err.Error(), "mailtrapwebhook: ")
+			return unprefixed(err)
 		}
 	}
 	return ""
@@ -514,8 +513,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), started.Add(h.timeout()))
 	defer cancel()
 	x := &exchange{
-		h: h, w: w, ctx: ctx, started: started,
-		r:   r.WithContext(ctx), // so that guards and look-ups end with Timeout too
+		h: h, w: w, r: r.WithContext(ctx), started: started,
 		log: requestLog{ctx: r.Context(), logger: h.logger()},
 	}
 	x.body.limit = h.maxBodyBytes()

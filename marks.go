@@ -48,7 +48,7 @@ func (s *storeCalls) reserve(ctx context.Context, keys []string, lease time.Dura
 
 // commit reports whether the store has marked the keys.
 func (s *storeCalls) commit(keys []string) bool {
-	return s.call("Commit failed, so that events may be handled again", func(ctx context.Context) error { return s.dedup.Commit(ctx, keys) })
+	return s.call("Commit failed, so events may be handled again", keys, s.dedup.Commit)
 }
 
 // release frees the keys unless their lease has ended. After that another
@@ -57,24 +57,26 @@ func (s *storeCalls) release(keys []string) {
 	if !time.Now().Before(s.lease) {
 		return // a callback came so late that the retry may be at work
 	}
-	s.call("Release failed, so that events stay held until their lease ends", func(ctx context.Context) error {
+	held := "Release failed, so events stay held for " + time.Until(s.lease).Round(time.Second).String()
+	s.call(held, keys, func(ctx context.Context, keys []string) error {
 		ctx, cancel := context.WithDeadline(ctx, s.lease)
 		defer cancel()
 		return s.dedup.Release(ctx, keys)
 	})
 }
 
-func (s *storeCalls) call(failure string, f func(context.Context) error) bool {
+func (s *storeCalls) call(failure string, keys []string, f func(context.Context, []string) error) bool {
 	timeout := storeTimeout
 	if left := time.Until(s.answerBy); left > 0 {
 		timeout = min(timeout, left/2) // the other half is for the call after this one
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.log.ctx), timeout)
 	defer cancel()
-	err := inTime(ctx, f)
+	err := inTime(ctx, func(ctx context.Context) error { return f(ctx, keys) })
 	if err != nil {
 		s.log.panicked(err)
-		s.log.line(slog.LevelError, "Dedup."+failure+": see to the store", "err", textOf(err))
+		s.log.line(slog.LevelError, "Dedup."+failure+": check the store",
+			"events", len(keys), "first_key", keys[0], "err", textOf(err))
 	}
 	return err == nil
 }

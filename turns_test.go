@@ -156,6 +156,23 @@ func TestSlowCallsAreAllMadeInTwoAttempts(t *testing.T) {
 	}
 }
 
+// A callback that fails at once needs no more time, however short its share is.
+func TestInstantFailureIsNoSlowness(t *testing.T) {
+	for _, err := range []error{errBoom, mw.Permanent(errBoom)} {
+		bubble(t, func(t *testing.T) {
+			rig := newRig(t, &mw.Handler{Timeout: 5 * time.Second, OnEvent: func(_ context.Context, ev mw.Event) error {
+				if idOf(ev) == "1" {
+					return err
+				}
+				time.Sleep(time.Millisecond)
+				return nil
+			}})
+			rig.direct(numbered(3))
+			require.Zero(t, rig.said.count("too slow"))
+		})
+	}
+}
+
 // A call that needs its whole EventTimeout gets it in some attempt, even if
 // every attempt reaches it last.
 func TestSlowCallBehindHangingOnesGetsItsShare(t *testing.T) {
