@@ -146,7 +146,7 @@ func (b *batch) onEvents(ctx context.Context, waiting []*item) {
 			ctx.key = waiting[i].key
 			return markPermanent(b.h.OnEvent(ctx, waiting[i].event))
 		},
-		done: func(i int, err error, late bool) { b.done(waiting[i:i+1], err, late) },
+		done: func(i int, err error, returnedLate bool) { b.done(waiting[i:i+1], err, returnedLate) },
 	}
 	b.runInTurn(c, "OnEvent", b.id, waiting)
 }
@@ -169,7 +169,7 @@ func (b *batch) onDelivery(ctx context.Context, waiting []*item, d *Delivery) {
 	c := &calls{
 		ctx: ctx, n: 1, share: b.h.timeout(),
 		do:   func(ctx *callContext, _ int) error { return markPermanent(b.h.OnDelivery(ctx, d)) },
-		done: func(_ int, err error, late bool) { b.done(waiting, err, late) },
+		done: func(_ int, err error, returnedLate bool) { b.done(waiting, err, returnedLate) },
 	}
 	c.run(1)
 }
@@ -183,9 +183,9 @@ func markPermanent(err error) error {
 	return err
 }
 
-// done takes the outcome of a callback for the items that it was about. late
-// means that the callback had been abandoned.
-func (b *batch) done(items []*item, err error, late bool) {
+// done takes the outcome of a callback for the items that it was about.
+// returnedLate means that the callback had been abandoned before.
+func (b *batch) done(items []*item, err error, returnedLate bool) {
 	switch {
 	case err == nil:
 	case b.h.OnDelivery != nil:
@@ -194,19 +194,19 @@ func (b *batch) done(items []*item, err error, late bool) {
 		b.log.panicked(err, "key", items[0].key)
 	}
 	for _, it := range items {
-		if b.judge(it, err, late) {
+		if b.judge(it, err, returnedLate) {
 			b.logDrop(drop{it, err})
 		}
 	}
-	b.account(err, late)
+	b.account(err, returnedLate)
 	b.markSoon()
 }
 
 // account keeps the body charged while a callback that was abandoned still
 // runs: it may hold the body and its events.
-func (b *batch) account(err error, late bool) {
+func (b *batch) account(err error, returnedLate bool) {
 	switch {
-	case late:
+	case returnedLate:
 		b.charge.release()
 	case err == errOverran:
 		b.charge.hold()
@@ -215,10 +215,10 @@ func (b *batch) account(err error, late bool) {
 
 // judge gives an item the result that follows from its callback's error. It
 // reports whether the item has become a dropped one.
-func (b *batch) judge(it *item, err error, late bool) bool {
+func (b *batch) judge(it *item, err error, returnedLate bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	it.noteRunning(err, late)
+	it.noteRunning(err, returnedLate)
 	_, permanent := err.(*permanentError)
 	switch {
 	case it.result == handled || it.result == dropped:
@@ -231,7 +231,7 @@ func (b *batch) judge(it *item, err error, late bool) bool {
 	case b.h.OnDrop == nil:
 		it.result = dropped
 		return true
-	case late && it.result != dropping:
+	case returnedLate && it.result != dropping:
 		it.result = failed // OnDrop has had its time: the retry may ask it
 	default:
 		it.result, it.err = dropping, err
@@ -240,13 +240,13 @@ func (b *batch) judge(it *item, err error, late bool) bool {
 }
 
 // noteRunning counts the abandoned callbacks that still have the event.
-func (it *item) noteRunning(err error, late bool) {
+func (it *item) noteRunning(err error, returnedLate bool) {
 	switch {
-	case late:
+	case returnedLate:
 		it.running--
 	case err == errOverran:
 		it.running++
-		it.late = true
+		it.overran = true
 	}
 }
 
@@ -287,8 +287,8 @@ func (b *batch) failureOf(it *item, err error) failure {
 	return failure{callback: "OnEvent", key: it.key, err: err}
 }
 
-// finish ends the work on the delivery: it tells the store the rest. What
-// abandoned callbacks return later is told by markSoon.
+// finish ends the work on the delivery: it tells the store the rest. markSoon
+// tells it what abandoned callbacks return later.
 func (b *batch) finish() {
 	b.mu.Lock()
 	// The counts are taken once, so that a late return cannot make the report
@@ -298,7 +298,7 @@ func (b *batch) finish() {
 		b.marking()
 	}
 	b.mu.Unlock()
-	b.settle() // waits for a mark that is under way
+	b.tellStore() // waits for a mark that is under way
 	b.store.answered()
 	b.mu.Lock()
 	b.marked = time.Time{} // the first late return is told at once
@@ -315,7 +315,7 @@ func (b *batch) count() *Report {
 		case held:
 			r.Held++
 		case handled:
-			if it.late {
+			if it.overran {
 				r.Failed++ // the answer is 500, and the retry skips the event
 				b.fail(b.failureOf(it, errOverran))
 			} else {

@@ -80,7 +80,7 @@ func (b *bodyReader) read(ctx context.Context, r *http.Request) error {
 }
 
 // grow takes another chunk, if the charge can be paid. A body of the limit's
-// size costs the limit and not a whole chunk more, so that one always fits
+// size costs the limit and not a joined chunk more, so that one always fits
 // into a MaxInFlightBytes that equals MaxBodyBytes.
 func (b *bodyReader) grow() error {
 	total := min(int64(len(b.chunks)+1)*chunkSize, b.limit)
@@ -118,27 +118,28 @@ var bodies = sync.Pool{New: func() any { return new([]byte) }}
 // would stay for as long as small ones use it.
 const maxReusedBody = 1 << 20
 
-// join returns what was read as one slice, which is good until done is called.
-// If it is to be handed on, it is good for ever.
-func (b *bodyReader) join(handedOn bool) (whole []byte, done func()) {
+// join returns what was read as one slice. Its memory is used again when done is
+// called, unless the slice is to be handed on.
+func (b *bodyReader) join(handedOn bool) (joined []byte, done func()) {
 	reused := new([]byte)
 	if !handedOn {
 		reused = bodies.Get().(*[]byte)
 	}
-	whole = slices.Grow((*reused)[:0], b.size)
+	joined = slices.Grow((*reused)[:0], b.size)
 	for _, part := range b.parts() {
-		whole = append(whole, part...)
+		joined = append(joined, part...)
 	}
-	*reused = whole
-	return whole, func() {
-		if !handedOn && cap(whole) <= maxReusedBody {
+	*reused = joined
+	return joined, func() {
+		if !handedOn && cap(joined) <= maxReusedBody {
 			bodies.Put(reused)
 		}
 	}
 }
 
-// drop gives the chunks to other requests. What they held is charged still.
-func (b *bodyReader) drop() {
+// freeChunks gives the chunks to other requests. What they held is charged
+// still.
+func (b *bodyReader) freeChunks() {
 	for _, c := range b.chunks {
 		if len(c) == chunkSize {
 			chunks.Put((*[chunkSize]byte)(c))

@@ -42,8 +42,9 @@ type calls struct {
 	share time.Duration // the most that one call may take
 	do    func(ctx *callContext, i int) error
 	// done receives the outcome of call i when it returns, or errOverran when
-	// it is abandoned. What an abandoned call returns comes later, as late.
-	done func(i int, err error, late bool)
+	// it is abandoned. What an abandoned call returns comes later, as
+	// returnedLate.
+	done func(i int, err error, returnedLate bool)
 
 	began time.Time     // of run, from which durations count
 	total time.Duration // after which no call may go on
@@ -225,10 +226,10 @@ func (c *calls) abandonOverrunning() time.Duration {
 	return wait
 }
 
-// A callContext is what [context.WithDeadline] would return for a call. It
-// makes that context only when the callback first looks at it: a timer and a
-// place among the parent's children for each call would cost a third of a
-// delivery of 500 events, and most callbacks return without looking.
+// A callContext is what [context.WithDeadline] would return for a call. It makes
+// that context only when the callback first looks at it, and most return without
+// looking. A timer and a place among the parent's children for each call would
+// cost a third of a delivery of 500 events.
 type callContext struct {
 	parent context.Context
 	ends   time.Time

@@ -11,10 +11,10 @@ import (
 //
 //  1. Reserve, once, with the key of every event. Only events whose key is
 //     Reserved reach the callbacks.
-//  2. Commit, with the keys of events that were handled or given up. A slow
+//  2. Commit, with the keys of events that were handled or dropped. A slow
 //     delivery calls it about once a second, each time for what has finished.
 //  3. Release, with the keys of events that failed, so that the retry handles
-//     them. It is called once, or a second time for callbacks that end late.
+//     them: before the answer, and again when abandoned callbacks return.
 //
 // Keys are opaque and never empty. Every key is of bounded length, except for
 // the prefix that Handler.Scope adds.
@@ -51,8 +51,9 @@ type Deduplicator interface {
 	// is Reserved and the second is Held.
 	//
 	// When a lease ends without Commit or Release, the key is free again: its
-	// process has gone. [Handler] asks for a lease that is longer than it works on
-	// a delivery and that ends before the next retry.
+	// process has gone. [Handler] asks for a lease that is longer than it works
+	// on a delivery, of up to 88 seconds. The next retry comes after 5 minutes. The
+	// first one of an inbound event may come earlier, and is then Held.
 	//
 	// After an error the Handler ignores the answers and calls no callback. The
 	// store should free the keys that it took. The others stay taken until their

@@ -33,7 +33,7 @@ func (b *batch) drop() {
 			ctx.key = waiting[i].item.key
 			return b.h.OnDrop(ctx, waiting[i].item.event, waiting[i].reason)
 		},
-		done: func(i int, err error, late bool) { b.endDrop(waiting[i], err, late) },
+		done: func(i int, err error, returnedLate bool) { b.endDrop(waiting[i], err, returnedLate) },
 	}
 	b.runInTurn(c, "OnDrop", id, items)
 	for _, d := range waiting[c.next:] {
@@ -52,20 +52,20 @@ func (b *batch) drops(items []*item) []drop {
 }
 
 // endDrop drops the item if OnDrop returned nil, and fails it if not.
-func (b *batch) endDrop(d drop, err error, late bool) {
+func (b *batch) endDrop(d drop, err error, returnedLate bool) {
 	b.log.panicked(err, "key", d.item.key)
-	if b.resolveDrop(d, err, late) {
+	if b.resolveDrop(d, err, returnedLate) {
 		b.logDrop(d)
 	}
-	b.account(err, late)
+	b.account(err, returnedLate)
 	b.markSoon()
 }
 
 // resolveDrop reports whether the item has become a dropped one.
-func (b *batch) resolveDrop(d drop, err error, late bool) bool {
+func (b *batch) resolveDrop(d drop, err error, returnedLate bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	d.item.noteRunning(err, late)
+	d.item.noteRunning(err, returnedLate)
 	switch {
 	case d.item.result == handled || d.item.result == dropped:
 		return false // its abandoned callback has succeeded meanwhile

@@ -27,17 +27,15 @@ type Event interface {
 	// 1, 1970.
 	Time() time.Time
 
-	// Key identifies the event. It is the same when Mailtrap delivers the
-	// event again, and differs between events. It returns "" if there is
-	// nothing to tell the event by.
+	// Key identifies the event. It stays the same when Mailtrap delivers
+	// the event again. Only audit-log and unknown events of equal text share
+	// one; [Delivery] has keys that differ. It is "" for an UnknownEvent
+	// without Raw.
 	//
 	// A key consists of the name and the ids, joined by slashes, such as
 	// "soft bounce/1df37d17-0286-4d8b/bede7236-2284-43d6". A digest of the
 	// text replaces the ids if one is missing or unusual, and for audit-log
 	// and unknown events. A key has no colon and no line break.
-	//
-	// Two audit-log entries may have the same text and yet be two. Their
-	// keys are equal; [Delivery] has keys that differ.
 	Key() string
 
 	// RawJSON returns the text of the event, byte for byte as received.
@@ -328,8 +326,8 @@ func logValue(e Event) slog.Value {
 }
 
 // MarshalJSON writes the event as Mailtrap does. It omits fields that are zero,
-// and fields that this version does not know. To queue an event, store RawJSON,
-// which [Parse] reads back with the same Key.
+// and fields that this version does not know. To queue an event, store RawJSON.
+// [Parse] reads it back, in brackets, with the same Key.
 func (e SendingWebhookEvent) MarshalJSON() ([]byte, error) {
 	type fields SendingWebhookEvent
 	return json.Marshal(struct {

@@ -180,7 +180,7 @@ func (x *exchange) decode() (fault, err error) {
 	handedOn := h.OnDelivery != nil || h.OnMalformed != nil
 	body, done := x.body.join(handedOn)
 	defer done()
-	x.body.drop() // early, so that other requests use the chunks meanwhile
+	x.body.freeChunks() // early, so that other requests use the chunks meanwhile
 	d.Events, d.Format, fault = decode(body, h.maxEvents())
 	x.report.Format = d.Format
 	x.report.Events = len(d.Events)

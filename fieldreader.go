@@ -32,7 +32,7 @@ type fieldReader struct {
 	odd     strings.Builder // text and the values of odd fields
 	values  string          // of which the strings of the event are parts
 
-	within  int    // field whose value the object is, or fieldEvent
+	parent  int    // field whose value the object is, or fieldEvent
 	offset  int    // of the object in the event
 	fault   reason // why the first unreadable field cannot be read, or ""
 	faultAt int    // the index of that field in the event
@@ -68,7 +68,7 @@ func (r *fieldReader) inner(field int) *fieldReader {
 	if at.To == 0 {
 		return nil
 	}
-	in := &fieldReader{text: r.text[at.From:at.To], within: field, offset: int(at.From)}
+	in := &fieldReader{text: r.text[at.From:at.To], parent: field, offset: int(at.From)}
 	// Scanning it again is cheap: only audit-log events have such objects.
 	var s jsonscan.Scanner
 	s.Reset(in.text)
@@ -169,7 +169,7 @@ func (r *fieldReader) writeValue(field int) bool {
 }
 
 func (r *fieldReader) form(field int) form {
-	if field == fieldID && r.within == fieldActor {
+	if field == fieldID && r.parent == fieldActor {
 		return anInteger
 	}
 	return fieldTable[field].form
@@ -189,8 +189,8 @@ func (r *fieldReader) unreadable(field int) {
 	}
 	// The value would say more, and may be personal.
 	key := fieldTable[field].key
-	if r.within != fieldEvent {
-		key = fieldTable[r.within].key + "." + key
+	if r.parent != fieldEvent {
+		key = fieldTable[r.parent].key + "." + key
 	}
 	r.fault, r.faultAt = reason(key+" is not "+r.form(field).String()), at
 }

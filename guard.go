@@ -14,7 +14,8 @@ import (
 // A Guard checks a request before its body is read. A non-nil error refuses the
 // request: with status 401 if the error wraps [ErrUnauthorized], else with 403.
 // A Guard must not read the body and must be safe for concurrent use. It must
-// return when the request's context ends, which is after Timeout.
+// return when the request's context ends. The Handler ends it when Timeout is
+// over.
 type Guard func(r *http.Request) error
 
 // The errors that tell the [Handler] how to answer a refused request.

@@ -155,14 +155,14 @@ func (e *valueEnd) find(text []byte) (size int) {
 	return len(text)
 }
 
-// more reads more into the buffer and reports whether there was any. It drops
-// what has been passed and is not held, and so changes all indexes of buf.
+// more reads more into the buffer and reports whether there was any. It
+// discards what has been passed and is not held, and so changes all indexes of buf.
 // Indexes of rest stay as they are.
 func (in *input) more() bool {
 	if in.src == nil || in.srcErr != nil {
 		return false
 	}
-	in.drop()
+	in.discard()
 	// Reading into the rest of a nearly full buffer would take many small
 	// reads.
 	if len(in.buf) >= cap(in.buf)/2 {
@@ -181,8 +181,8 @@ func (in *input) more() bool {
 	return false
 }
 
-// drop drops what is not needed any more.
-func (in *input) drop() {
+// discard removes from buf what is not needed any more.
+func (in *input) discard() {
 	// What is too much to be one event need not be held.
 	in.held = in.held && in.pos-in.mark <= in.limit
 	n := in.pos

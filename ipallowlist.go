@@ -66,7 +66,10 @@ var (
 // ::ffff:192.0.2.0/120, is read as IPv4. It is invalid if shorter than /96.
 func NewIPAllowlist(allowed []netip.Prefix, trustedProxies ...netip.Prefix) *IPAllowlist {
 	l := new(IPAllowlist)
-	l.proxies, l.badProxies = canonicalAll(trustedProxies)
+	var err error
+	if l.proxies, err = canonicalAll(trustedProxies); err != nil {
+		l.badProxies = fmt.Errorf("the trusted proxies are invalid: correct them and make a new IPAllowlist: %w", err)
+	}
 	// If Set fails, the list stays empty and refuses with errNobody.
 	_ = l.Set(allowed)
 	return l
@@ -80,7 +83,7 @@ func (l *IPAllowlist) Set(allowed []netip.Prefix) error {
 	case l == nil:
 		return fmt.Errorf("mailtrapwebhook: %w", errNilAllowlist)
 	case l.badProxies != nil:
-		return fmt.Errorf("mailtrapwebhook: %w", l.proxiesError())
+		return fmt.Errorf("mailtrapwebhook: %w", l.badProxies)
 	case len(allowed) == 0:
 		return errors.New("mailtrapwebhook: the list of allowed prefixes is empty:" +
 			" pass at least one; the old list stays")
@@ -91,10 +94,6 @@ func (l *IPAllowlist) Set(allowed []netip.Prefix) error {
 	}
 	l.allowed.Store(&own)
 	return nil
-}
-
-func (l *IPAllowlist) proxiesError() error {
-	return fmt.Errorf("the trusted proxies are invalid: correct them and make a new IPAllowlist: %w", l.badProxies)
 }
 
 // canonicalAll copies prefixes in the form in which addresses are compared.
@@ -158,7 +157,7 @@ func (l *IPAllowlist) clientAddr(r *http.Request) (netip.Addr, error) {
 	case l == nil:
 		return netip.Addr{}, errNilAllowlist
 	case l.badProxies != nil:
-		return netip.Addr{}, l.proxiesError()
+		return netip.Addr{}, l.badProxies
 	}
 	client, ok := parseHop(r.RemoteAddr)
 	switch {
@@ -235,7 +234,7 @@ func (l *IPAllowlist) Guard() Guard {
 	case l == nil:
 		return misconfigured(ErrForbidden, errNilAllowlist.Error())
 	case l.badProxies != nil:
-		return misconfigured(ErrForbidden, l.proxiesError().Error())
+		return misconfigured(ErrForbidden, l.badProxies.Error())
 	}
 	return func(r *http.Request) error {
 		if err := l.check(r); err != nil {

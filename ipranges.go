@@ -32,6 +32,10 @@ const (
 // mapped4 holds the IPv4 addresses that are written as IPv6: ::ffff:192.0.2.1.
 var mapped4 = netip.MustParsePrefix("::ffff:0:0/96")
 
+// shared holds the addresses that providers share among customers, and clouds
+// among containers: RFC 6598.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
 // IPRanges returns the ranges that Mailtrap sends webhooks and mail from:
 // 45.158.83.0/24 and 5.181.200.0/24. Allow these. Mailtrap: "whitelist the full
 // /24 range rather than individual addresses".
@@ -132,7 +136,7 @@ func httpsOnly(client *http.Client) *http.Client {
 // widen by accident. These entries are bad:
 //
 //   - a prefix shorter than /16 (IPv4) or /32 (IPv6)
-//   - a prefix or an address outside the public internet: private, loopback,
+//   - a prefix or an address that is private, shared (100.64.0.0/10), loopback,
 //     link-local, multicast, unspecified, 0.0.0.0/8 or 224.0.0.0 and above
 //   - an address with a zone
 //   - an IPv6 prefix that includes all IPv4 addresses written as IPv6
@@ -247,7 +251,7 @@ func publicRange(p netip.Prefix) (netip.Prefix, error) {
 	switch a := p.Addr(); {
 	case p.Bits() < minBits:
 		return netip.Prefix{}, fmt.Errorf("is wider than /%d", minBits)
-	case a.IsPrivate(), !a.IsGlobalUnicast(), a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 224):
+	case a.IsPrivate(), shared.Contains(a), !a.IsGlobalUnicast(), a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 224):
 		return netip.Prefix{}, errors.New("is not of the public internet")
 	}
 	return p, nil

@@ -19,8 +19,8 @@ type item struct {
 	result result
 	told   result // the result that the store knows, 0 for none
 	old    bool   // older than GiveUpAfter
-	// late means that its callback was abandoned, which counts as a failure.
-	late bool
+	// overran means that its callback was abandoned, which counts as a failure.
+	overran bool
 	// running is how many abandoned callbacks still have the event. Its lease
 	// must stay until they return.
 	running int32
@@ -42,11 +42,11 @@ const (
 
 // newItems returns the items of a delivery's events.
 //
-// Where an event's own key does not tell it from others, its item's key also
-// has the digest of the body and the event's place in it: a retry repeats the
-// whole body, and another occurrence comes in another body. That is so for
-// audit-log and unknown events, two of which may be equal, and for events with
-// equal keys, as Mailtrap's samples have.
+// Some keys do not tell an event from others: those of audit-log and unknown
+// events, two of which may be equal, and equal keys in one body, as Mailtrap's
+// samples have. Such an item's key also has the digest of the body and the
+// event's place in it. A retry repeats the whole body. The same event in another
+// body is another occurrence.
 func newItems(events []Event, scope string, body []byte) []item {
 	items := make([]item, len(events))
 	setKeys(items, events, scope)
@@ -99,8 +99,8 @@ func repeatedKeys(items []item) map[string]bool {
 	}
 	repeated := make(map[string]bool)
 	for i := range items {
-		_, again := repeated[items[i].key]
-		repeated[items[i].key] = again
+		_, seen := repeated[items[i].key]
+		repeated[items[i].key] = seen
 	}
 	return repeated
 }

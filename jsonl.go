@@ -74,9 +74,9 @@ func Parse(body []byte) ([]Event, error) {
 	return events, err
 }
 
-// decode decodes a body of at most max events. It neither keeps nor changes the
-// body.
-func decode(body []byte, max int) ([]Event, Format, error) {
+// decode decodes a body. More events than most are errTooManyEvents. It neither
+// keeps nor changes the body.
+func decode(body []byte, most int) ([]Event, Format, error) {
 	d := Decoder{in: input{buf: body, limit: maxEvent}}
 	// Usual events take 256 bytes or more, and usual batches have 500 of
 	// them. A hostile body must not claim memory that it has no events for.
@@ -88,7 +88,7 @@ func decode(body []byte, max int) ([]Event, Format, error) {
 			return events, d.format, nil
 		case err != nil:
 			return events, d.format, err
-		case len(events) == max:
+		case len(events) == most:
 			return nil, d.format, errTooManyEvents
 		}
 		events = append(events, ev)

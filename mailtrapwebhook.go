@@ -30,10 +30,10 @@
 //
 // # Delivery and retries
 //
-// Mailtrap delivers at least once. It sends everything that is not answered
-// 200 within 30 seconds again, whole: every five minutes, up to 40 times, and
-// inbound events 10 times over 24 hours. Then it pauses the webhook, and a
-// person must resume it.
+// Mailtrap delivers at least once. If the answer is not 200 within 30 seconds,
+// it sends the whole delivery again: every five minutes, up to 40 times. Inbound
+// events come again 10 times over 24 hours. Then Mailtrap pauses the webhook,
+// and a person must resume it.
 //
 // A Handler answers 200 only when every event of the delivery is handled. One
 // event's failure does not affect the others. An event that was handled is not
@@ -93,16 +93,16 @@ import (
 // Mailtrap sends the delivery again after every answer but 200. The client
 // learns the status and nothing more. The log has the reason.
 //
-// The package logs nothing secret or personal. It logs your callbacks' error
-// texts as they are: keep addresses out of them.
+// The package logs nothing secret or personal. It logs the errors and panics of
+// your functions and your store as they are: keep addresses out of them.
 type Handler struct {
 	// Verifier checks the signatures. It or VerifierFor is required.
 	Verifier *Verifier
 
 	// VerifierFor, if not nil, takes the place of Verifier. It returns the
 	// verifier for a request, such as that of the tenant in its path. It must
-	// not read the body, and must return when the request's context ends, which
-	// is after Timeout. A nil Verifier is answered 403, an error that wraps
+	// not read the body, and must return when the request's context ends. The
+	// Handler ends it when Timeout is over. A nil Verifier is answered 403, an error that wraps
 	// ErrForbidden 403, one that wraps ErrUnauthorized 401, and any other 503.
 	VerifierFor func(*http.Request) (*Verifier, error)
 
@@ -114,8 +114,8 @@ type Handler struct {
 	// delivery again; a Permanent error drops the event.
 	//
 	// Store or enqueue the event and return: Mailtrap waits. ctx ends after
-	// EventTimeout, or earlier where others wait for the time that is left. It
-	// does not end when the client hangs up. If OnEvent outlives its ctx, the
+	// EventTimeout, or earlier if other events of the delivery wait. It does
+	// not end when the client hangs up. If OnEvent outlives its ctx, the
 	// Handler stops waiting and answers 500. If it returns nil later, the retry
 	// skips the event.
 	//
@@ -208,11 +208,14 @@ type Handler struct {
 	// take about as much again.
 	MaxInFlightBytes int64
 
-	// Logger logs a line for each request, each dropped event and each panic,
-	// with the request's context. Nil means slog.Default. A request answered
-	// 200 is logged at Debug, at Info with duplicates among its events, and at
-	// Warn with events that have an Err. An answer of 4xx is logged at Warn, one
-	// of 5xx at Error, and a delivery that another one holds at Info.
+	// Logger logs a line for each request, with the request's context. Nil
+	// means slog.Default. A request answered 200 is logged at Debug, at Info
+	// with duplicates among its events, and at Warn with events that have an
+	// Err. An answer of 4xx is logged at Warn, one of 5xx at Error, and a
+	// delivery that another one holds at Info.
+	//
+	// Further lines tell of dropped events, panics, a store that fails, and
+	// what to change, such as a callback that is too slow.
 	Logger *slog.Logger
 
 	// Observe, if not nil, is called with the outcome of every request before
@@ -229,10 +232,12 @@ type Handler struct {
 // A Delivery is one verified request.
 //
 // Store events under Keys, and a unique index makes each count once. A key is
-// [Event].Key, after Scope and a colon where Scope is set. Audit-log and
-// unknown events, and events that a body holds twice, may be equal and yet
-// several: their keys end in the body's digest and their place in it. A retry
-// repeats both. An event in another body has another key then.
+// [Event].Key, after Scope and a colon where Scope is set.
+//
+// Two audit-log or unknown events can have equal text, and a body can hold an
+// event twice. Their keys here end in the digest of the body and the event's
+// place in it. A retry has the same body, and so the same keys. In another body
+// the event has another key.
 //
 // A printed or logged Delivery shows its size, and no personal data. %#v shows
 // everything.
@@ -275,7 +280,7 @@ type Report struct {
 	Dropped    int           // acknowledged though they failed
 	Failed     int           // to be sent again
 	Held       int           // another delivery is handling them
-	Unstarted  int           // there was no time for them
+	Unstarted  int           // for want of time, or as the store or the body failed
 	Unknown    int           // Events that are an [*UnknownEvent]
 	Unreadable int           // Events that have an Err
 	Duration   time.Duration // since the request arrived
@@ -302,11 +307,11 @@ func (e *permanentError) Unwrap() error { return e.err }
 
 // isPermanent is stricter than errors.As: errors.Join(Permanent(a), b) must
 // still be retried, for b.
-func isPermanent(err error) bool { return isPermanentWithin(100, err) }
+func isPermanent(err error) bool { return isPermanentTo(100, err) }
 
-// isPermanentWithin unwraps at most depth times: an error that wraps itself must
+// isPermanentTo unwraps at most depth times: an error that wraps itself must
 // not end the process with a stack overflow.
-func isPermanentWithin(depth int, err error) bool {
+func isPermanentTo(depth int, err error) bool {
 	if depth == 0 {
 		return false
 	}
@@ -314,16 +319,16 @@ func isPermanentWithin(depth int, err error) bool {
 	case *permanentError:
 		return true
 	case interface{ Unwrap() error }:
-		return isPermanentWithin(depth-1, e.Unwrap())
+		return isPermanentTo(depth-1, e.Unwrap())
 	case interface{ Unwrap() []error }:
 		parts := e.Unwrap()
-		isNot := func(part error) bool { return !isPermanentWithin(depth-1, part) }
+		isNot := func(part error) bool { return !isPermanentTo(depth-1, part) }
 		return len(parts) > 0 && !slices.ContainsFunc(parts, isNot)
 	}
 	return false
 }
 
-// eventKey is the key of a context's event key.
+// eventKey is the context key under which KeyFromContext finds an event's key.
 type eventKey struct{}
 
 // KeyFromContext returns the key of the event that OnEvent or OnDrop was called
@@ -344,7 +349,7 @@ func KeyFromContext(ctx context.Context) string {
 //	 ...  Commit and Release: half of what is left each, at most 5 s
 //	29.5  the answer is due
 //	30    Mailtrap gives up
-//	85 s  the leases end                                                  [88]
+//	85 s  after Reserve, the leases end                                   [88]
 //	5 min the next attempt begins
 const (
 	defaultTimeout      = 25 * time.Second
@@ -440,15 +445,15 @@ func checkUnit(field string, d time.Duration) error {
 
 // checkSetup reports what ServeHTTP cannot work with.
 func (h *Handler) checkSetup() error {
-	wrong := h.misset()
+	wrong := h.setupFault()
 	if wrong == "" {
 		return nil
 	}
 	return errors.New("mailtrapwebhook: the Handler is set up wrongly: " + wrong)
 }
 
-// misset names the field that is set wrongly and says what to set.
-func (h *Handler) misset() string {
+// setupFault names the field that is set wrongly and says what to set.
+func (h *Handler) setupFault() string {
 	switch {
 	case h == nil:
 		return "it is nil: set up a Handler"
@@ -465,10 +470,10 @@ func (h *Handler) misset() string {
 	case slices.ContainsFunc(h.Guards, func(g Guard) bool { return g == nil }):
 		return "a Guard is nil: set it or leave it out"
 	}
-	return cmp.Or(h.missetTime(), h.missetLimit(), h.missetDedup())
+	return cmp.Or(h.timeFault(), h.limitFault(), h.dedupFault())
 }
 
-func (h *Handler) missetTime() string {
+func (h *Handler) timeFault() string {
 	switch {
 	case h.Timeout < 0 || h.Timeout > maxTimeout:
 		return "Timeout is negative or over 28 s: set 28 s or less, because Mailtrap gives up after 30"
@@ -480,7 +485,7 @@ func (h *Handler) missetTime() string {
 	return ""
 }
 
-func (h *Handler) missetLimit() string {
+func (h *Handler) limitFault() string {
 	switch {
 	case h.Concurrency < 0:
 		return "Concurrency is negative: set 0 for one call at a time"
@@ -496,7 +501,7 @@ func (h *Handler) missetLimit() string {
 	return ""
 }
 
-func (h *Handler) missetDedup() string {
+func (h *Handler) dedupFault() string {
 	if d, ok := h.Dedup.(*MemoryDeduplicator); ok {
 		if err := d.validate(); err != nil {
 			return unprefixed(err)
@@ -520,6 +525,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.body.charge.inFlight, x.body.charge.most = &h.inFlight, h.maxInFlightBytes()
 	x.body.charge.hold()
 	defer x.body.charge.release() // also if a function ends this goroutine
-	defer x.body.drop()
+	defer x.body.freeChunks()
 	x.answer(protect(x.serve))
 }

@@ -100,15 +100,15 @@ func (b *batch) markSoon() {
 		return
 	}
 	if wait := time.Until(b.marked.Add(markEvery)); wait > 0 {
-		b.marking = time.AfterFunc(wait, b.settle).Stop
+		b.marking = time.AfterFunc(wait, b.tellStore).Stop
 		return
 	}
 	b.marking = func() bool { return false }
-	go b.settle() // not in the caller's way, which may be a worker's
+	go b.tellStore() // not in the caller's way, which may be a worker's
 }
 
-// settle tells the store what has become of the events since the last time.
-func (b *batch) settle() {
+// tellStore tells the store what has become of the events since the last time.
+func (b *batch) tellStore() {
 	if b.store.dedup == nil {
 		return
 	}
@@ -124,8 +124,8 @@ func (b *batch) settle() {
 	}
 }
 
-// untold returns the items that the store is to be told of. Those that are not
-// done wait for the end, when their leases can go all at once.
+// untold returns what the store does not know yet. Failed events wait for the
+// end, so that one Release frees them all.
 func (b *batch) untold() (done, undone []*item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -25,8 +25,9 @@ var errNoLease = errors.New("mailtrapwebhook: the lease is not positive: reserve
 //
 // It remembers a handled key for at least Retention, unless more than MaxKeys
 // other keys were committed after it. It forgets the key after at most twice
-// either. A reserved key stays reserved until its lease ends, however many there
-// are. When the process ends, every key is forgotten.
+// Retention, or twice MaxKeys other keys. A reserved key stays reserved until
+// its lease ends, however many there are. When the process ends, every key is
+// forgotten.
 //
 // It takes 70 to 120 bytes for each of MaxKeys, whatever the length of the keys:
 // 56 MB by default. That remembers the last 72 hours at up to 1.9 events a
@@ -40,7 +41,7 @@ type MemoryDeduplicator struct {
 	start time.Time // of the first use; every other time counts from it
 	seeds [2]maphash.Seed
 
-	// Commit adds to the young generation. A turn makes it the old one, and
+	// Commit adds to the young generation. rotate makes it the old one, and
 	// forgets the old one whole: no key needs a time or a place in a queue.
 	young, old map[uint64]uint64 // fingerprints, by their first half
 	began      time.Duration     // when the young generation began
@@ -50,8 +51,8 @@ type MemoryDeduplicator struct {
 }
 
 // A fingerprint stands for a key. Two of a million keys have the same one with a
-// chance below 1 in 10^26. maphash is not collision resistant, but nobody can
-// aim at seeds that never leave the process.
+// chance below 1 in 10^26. maphash is not collision resistant, but an
+// attacker does not know the seeds.
 //
 // Without pointers in the maps, garbage collection skips them. With a million
 // strings it takes 20 times as long. Maps with integers as keys take a seventh
@@ -106,11 +107,11 @@ func (d *MemoryDeduplicator) Commit(ctx context.Context, keys []string) error {
 }
 
 func (d *MemoryDeduplicator) commit(key fingerprint, now time.Duration) {
-	// Only a new key may cause a turn: the keys that are forgotten by it then have
-	// MaxKeys others after them, and this one.
+	// Only a new key may rotate: the keys that are forgotten then have MaxKeys
+	// others after them, and this one.
 	if len(d.young) >= cmp.Or(d.MaxKeys, defaultMaxKeys) {
 		if d.young[key.first] != key.second {
-			d.turn(now)
+			d.rotate(now)
 		}
 	}
 	d.young[key.first] = key.second
@@ -143,17 +144,17 @@ func (d *MemoryDeduplicator) lock(ctx context.Context) (now time.Duration, err e
 	if d.start.IsZero() {
 		d.start = time.Now()
 		d.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
-		d.turn(0)
+		d.rotate(0)
 	}
 	now = time.Since(d.start)
 	retention := cmp.Or(d.Retention, defaultRetention)
-	// A turn counts from when it was due, not from this call: otherwise the old
+	// A generation begins when it was due, not with this call: otherwise the old
 	// keys would outlive twice Retention.
 	if now-d.began >= retention {
-		d.turn(d.began + retention)
+		d.rotate(d.began + retention)
 	}
 	if now-d.began >= retention { // no call for so long that both generations are over
-		d.turn(now)
+		d.rotate(now)
 	}
 	return now, nil
 }
@@ -178,9 +179,9 @@ func (d *MemoryDeduplicator) fingerprint(key string) fingerprint {
 	return fingerprint{maphash.String(d.seeds[0], key), maphash.String(d.seeds[1], key) | 1}
 }
 
-// turn begins a generation. Its time does not depend on the number of keys,
+// rotate begins a generation. Its time does not depend on the number of keys,
 // because the garbage collector frees a map without looking at its keys.
-func (d *MemoryDeduplicator) turn(began time.Duration) {
+func (d *MemoryDeduplicator) rotate(began time.Duration) {
 	d.young, d.old = make(map[uint64]uint64), d.young
 	d.began = began
 	d.sweepAt = 0 // the next Reserve sweeps, which also returns the memory of a flood

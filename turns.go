@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// turns remembers of deliveries that are repeated where the next attempt
-// begins. A delivery that began in the same place each time would spend its
-// time on the same slow events, and never reach the others.
+// turns remembers where the next attempt of a repeated delivery begins. A
+// delivery that began in the same place each time would spend its time on the
+// same slow events, and never reach the others.
 type turns struct {
 	mu     sync.Mutex
 	places map[uint64]int
@@ -28,7 +28,7 @@ func turnID(signature string) uint64 {
 	return maphash.String(turnSeed, strings.ToLower(signature))
 }
 
-// order returns the items in the order of this attempt. It may change items.
+// order returns the items in the order of this attempt.
 func (t *turns) order(id uint64, items []*item) []*item {
 	from := t.of(id)
 	first := slices.IndexFunc(items, func(it *item) bool { return it.place >= from })

@@ -67,7 +67,7 @@ type Mailtrap struct {
 	Handler http.Handler
 
 	// Client sends the requests. It follows no redirect, since Mailtrap
-	// takes only 200 for an acknowledgement. Nil is a client of its own.
+	// takes only 200 for an acknowledgement. If nil, Deliver makes one.
 	Client *http.Client
 
 	// Inbound retries as for inbound mail: 10 times, with waits that double

@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"iter"
-	"strconv"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/internal/jsonscan"
 )
 
 // jsonForms yields the body, if it is JSON or JSON Lines, as other programs write
@@ -114,7 +115,7 @@ func unescape(text []byte) []byte {
 			return append(out, text...)
 		}
 		out, text = append(out, text[:i]...), text[i:]
-		r, n := readEscape(text)
+		r, n := jsonscan.Unescape(text)
 		if r == utf8.RuneError {
 			// A lone surrogate is no character. Encoders differ in what they write.
 			out = append(out, text[:n]...)
@@ -124,33 +125,6 @@ func unescape(text []byte) []byte {
 		text = text[n:]
 	}
 	return out
-}
-
-// readEscape returns the character of the escape at the start of text, and the
-// length of the escape. Two escapes may be one character, a surrogate pair.
-func readEscape(text []byte) (r rune, length int) {
-	if text[1] != 'u' {
-		if i := strings.IndexByte(`"\/bfnrt`, text[1]); i >= 0 {
-			return rune("\"\\/\b\f\n\r\t"[i]), 2
-		}
-		return utf8.RuneError, 2
-	}
-	r = readUnit(text)
-	if utf16.IsSurrogate(r) && len(text) >= 12 && text[6] == '\\' && text[7] == 'u' {
-		if pair := utf16.DecodeRune(r, readUnit(text[6:])); pair != utf8.RuneError {
-			return pair, 12
-		}
-	}
-	if utf16.IsSurrogate(r) {
-		return utf8.RuneError, 6
-	}
-	return r, 6
-}
-
-// readUnit returns the number of an escape such as \u00e9.
-func readUnit(text []byte) rune {
-	n, _ := strconv.ParseUint(string(text[2:6]), 16, 16) // valid JSON has digits here
-	return rune(n)
 }
 
 // appendCharacter appends r to a JSON string, escaped if it must be.

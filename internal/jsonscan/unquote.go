@@ -33,7 +33,7 @@ func WriteUnquoted(w *strings.Builder, literal []byte) {
 		}
 		r, size := utf8.DecodeRune(literal[i:])
 		if r == '\\' {
-			r, size = unescape(literal[i:])
+			r, size = Unescape(literal[i:])
 		}
 		// Escapes are mostly of ASCII, for which WriteRune is slow.
 		if r < utf8.RuneSelf {
@@ -45,8 +45,9 @@ func WriteUnquoted(w *strings.Builder, literal []byte) {
 	}
 }
 
-// unescape returns the value and the size of the escape that text begins with.
-func unescape(text []byte) (r rune, size int) {
+// Unescape returns the character and the size of the escape that text begins
+// with, which must be well formed. A lone surrogate is U+FFFD.
+func Unescape(text []byte) (r rune, size int) {
 	switch c := text[1]; c {
 	case 'b':
 		return '\b', 2
@@ -65,7 +66,7 @@ func unescape(text []byte) (r rune, size int) {
 	}
 }
 
-// unescapeHex is unescape for \uXXXX. Two of them may be halves of one rune.
+// unescapeHex is Unescape for \uXXXX. Two of them may be halves of one rune.
 func unescapeHex(text []byte) (r rune, size int) {
 	r = hex4(text[2:])
 	if !utf16.IsSurrogate(r) {
