@@ -284,25 +284,6 @@ func TestJSONLinesCutOffAtEveryByte(t *testing.T) {
 	}
 }
 
-func TestFieldsAreJSON(t *testing.T) {
-	for _, field := range []string{"timestamp", "response_code", "message_id", "email", "custom_variables", "new"} {
-		for _, value := range []string{`01`, `00`, `-01`, `1.`, `.5`, `-`, `+1`, `1e`, `0x1`, `nul`, `nulll`, `tru`, `NaN`, `'x'`, `"\x"`, `"\u12G4"`, "\"\t\"",
-			`[1,]`, `{"a":1,}`, `{,}`, `{"a":01}`, `{a:1}`, `1 2`, ``, `,`, `"a""b"`} {
-			line := `{"event":"bounce","` + field + `":` + value + `}`
-			require.False(t, json.Valid([]byte(line)), line)
-			events, err := mw.Parse([]byte(opened + "\n" + line + "\n" + clicked))
-			require.NoError(t, err, line)
-			require.Len(t, events, 3, line)
-			unknown, ok := events[1].(*mw.UnknownEvent)
-			require.True(t, ok && unknown.Err != nil && unknown.Raw == line, line)
-
-			events, err = mw.Parse([]byte(`{"events":[` + opened + `,` + line + `,` + clicked + `]}`))
-			require.ErrorAs(t, err, new(*mw.DecodeError), line)
-			require.Len(t, events, 1, line)
-		}
-	}
-}
-
 func TestNestingIsLimitedAsInEncodingJSON(t *testing.T) {
 	t.Parallel()
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
