@@ -19,43 +19,6 @@ import (
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-func TestRetriesAreRecognised(t *testing.T) {
-	twin := `{"event":"delivery","message_id":"other","event_id":"a","timestamp":1716070000}`
-	tests := []struct {
-		name   string
-		bodies [][]byte
-		want   []int // events handled, by body
-	}{
-		{"a retry", [][]byte{bodyOf("a", "b"), bodyOf("a", "b")}, []int{2, 0}},
-		{"the same event in another body", [][]byte{bodyOf("a"), bodyOf("b", "a")}, []int{1, 1}},
-		{"the same event in the other format", [][]byte{bodyOf("a"), []byte(eventJSON("a"))}, []int{1, 0}},
-		{"one event_id, different events", [][]byte{envelopeOf(eventJSON("a"), twin), envelopeOf(twin, eventJSON("a"))}, []int{2, 0}},
-		{"one event_id, different events, two bodies", [][]byte{bodyOf("a"), envelopeOf(twin)}, []int{1, 1}},
-		{"equal audit entries in one body", [][]byte{envelopeOf(auditJSON, auditJSON), envelopeOf(auditJSON, auditJSON)}, []int{2, 0}},
-		{"equal audit entries in two bodies",
-			[][]byte{envelopeOf(auditJSON), envelopeOf(auditJSON, `{"event":"x"}`), envelopeOf(auditJSON), envelopeOf(auditJSON, `{"event":"x"}`)},
-			[]int{1, 2, 0, 0}},
-		{"equal unknown events", [][]byte{envelopeOf("7", "7", "7"), envelopeOf("7"), envelopeOf("7", "7", "7")}, []int{3, 1, 0}},
-		{"equal keys in one body", [][]byte{bodyOf("a", "a", "b"), bodyOf("a", "a", "b")}, []int{3, 0}},
-		{"inbound mail with another event_id", [][]byte{
-			envelopeOf(`{"event":"inbound.message_received","event_id":"1","inbox_id":1,"message_id":"m"}`),
-			envelopeOf(`{"event":"inbound.message_received","event_id":"2","inbox_id":1,"message_id":"m"}`),
-			envelopeOf(`{"event":"inbound.message_received","event_id":"1","inbox_id":2,"message_id":"m"}`)}, []int{1, 0, 1}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			rig := newRig(t, &mw.Handler{Dedup: newStore()}).serve()
-			for i, body := range test.bodies {
-				before := len(rig.handled())
-				require.Equal(t, 200, rig.post(body).Status)
-				require.Equal(t, test.want[i], rig.last().Handled, "body %d", i)
-				require.Equal(t, rig.last().Events-test.want[i], rig.last().Duplicates)
-				require.Len(t, rig.handled(), before+test.want[i])
-			}
-		})
-	}
-}
-
 func TestWithoutDedupRetriesAreHandledAgain(t *testing.T) {
 	rig := newRig(t, &mw.Handler{}).serve()
 	rig.post(bodyOf("a"))

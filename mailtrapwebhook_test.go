@@ -358,58 +358,6 @@ func TestOnDelivery(t *testing.T) {
 	require.Len(t, got, 4, "a Permanent error commits all")
 }
 
-func TestDeliveryKeysWithoutDedup(t *testing.T) {
-	var keys []string
-	rig := newRig(t, &mw.Handler{Scope: func(*http.Request) string { return "tenant" },
-		OnDelivery: func(_ context.Context, d *mw.Delivery) error { keys = d.Keys; return nil }})
-	require.Equal(t, 200, rig.direct(envelopeOf(eventJSON("a"), auditJSON, auditJSON, eventJSON("b"), eventJSON("b"))).Status)
-	require.Len(t, keys, 5)
-	slices.Sort(keys)
-	require.Len(t, slices.Compact(keys), 5, "equal events have keys of their own")
-	for _, key := range keys {
-		require.True(t, strings.HasPrefix(key, "tenant"), key)
-	}
-}
-
-func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
-	var bodies [][]byte
-	for _, ids := range []string{
-		`"message_id":"a","event_id":"b"`, `"message_id":"\u0061\"","event_id":"\\"`, `"message_id":1,"event_id":-0.5e1`,
-		`"message_id":null,"event_id":"b"`, `"message_id":"a"`, `"message_id":"a","message_id":"b","event_id":"c"`,
-		`"event_id":"` + "\xff" + `","message_id":"é"`, `"message_id":{},"event_id":"b"`,
-		`"message_id":true,"message_id":"a","event_id":"b"`, `"message_id":"a","event_id":"b","message_id":null`,
-		`"\u006dessage_id":"a","event_id":"b"`, `"MESSAGE_ID":"a","event_id":"b"`, `"message_id":"","event_id":"b"`,
-		`"inbox_id":1,"message_id":"a"`, `"inbox_id":"1","message_id":":"`,
-	} {
-		for _, name := range []string{"open", "inbound.message_received", "activity_log.user.login", "telepathy"} {
-			early, late := `{"event":"`+name+`",`+ids+`}`, `{`+ids+`,"event":"`+name+`"}`
-			bodies = append(bodies, []byte(early), envelopeOf(late, eventJSON("z"), late), []byte(late+"\n"+eventJSON("z")))
-		}
-	}
-	keys := 0
-	rig := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
-		require.Len(t, d.Keys, len(d.Events))
-		for i, ev := range d.Events {
-			keys++
-			require.True(t, strings.HasPrefix(d.Keys[i], ev.Key()), d.Body)
-			twin := slices.ContainsFunc(d.Events, func(other mw.Event) bool { return other != ev && other.Key() == ev.Key() })
-			switch ev.(type) {
-			case *mw.SendingWebhookEvent, *mw.InboundWebhookEvent:
-				if twin {
-					require.NotEqual(t, ev.Key(), d.Keys[i], d.Body)
-				}
-			default:
-				require.NotEqual(t, ev.Key(), d.Keys[i], "two audit-log entries may be equal")
-			}
-		}
-		return nil
-	}})
-	for _, body := range bodies {
-		rig.direct(body)
-	}
-	require.Greater(t, keys, 300)
-}
-
 // A callback may change its Delivery. A nil error still commits every event, any
 // other releases every event.
 func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
