@@ -3,6 +3,7 @@ package mailtrapwebhook_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -380,33 +381,6 @@ func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
 	}
 }
 
-// A Body belongs to the callback that got it. Later requests do not change it.
-func TestBodyStaysAsItWas(t *testing.T) {
-	var got, want []string
-	var kept [][]byte
-	keep := func(d *mw.Delivery) error {
-		kept = append(kept, d.Body)
-		return nil
-	}
-	onDelivery := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { return keep(d) }})
-	onMalformed := newRig(t, &mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { return keep(d) }})
-	onEvent := newRig(t, &mw.Handler{})
-	for i := range 50 {
-		id := fmt.Sprint(i)
-		whole, broken := padded(id, 2000), append(padded(id, 1999), '!')
-		require.Equal(t, 200, onDelivery.direct(whole).Status)
-		require.Equal(t, 200, onMalformed.direct(broken).Status)
-		for range 3 {
-			require.Equal(t, 200, onEvent.direct(padded("later", 2000)).Status)
-		}
-		want = append(want, string(whole), string(broken))
-	}
-	for _, body := range kept {
-		got = append(got, string(body))
-	}
-	require.Equal(t, want, got)
-}
-
 // The program in the README, the test of it, and the functions that are whole
 // work when they are copied.
 func TestProgramInREADMEPassesItsTest(t *testing.T) {
@@ -429,4 +403,97 @@ func TestProgramInREADMEPassesItsTest(t *testing.T) {
 	out, err := exec.Command("go", append([]string{"test", "-timeout", "1m"}, files...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Regexp(t, "^ok ", string(out))
+}
+
+type emptyJoin struct{}
+
+func (emptyJoin) Error() string { return "nothing" }
+
+func (emptyJoin) Unwrap() []error { return nil }
+
+func TestPermanent(t *testing.T) {
+	require.NoError(t, mw.Permanent(nil))
+	err := mw.Permanent(errBoom)
+	require.ErrorIs(t, err, errBoom)
+	require.ErrorContains(t, err, errBoom.Error())
+
+	tests := []struct {
+		name    string
+		onEvent func(context.Context, mw.Event) error
+		want    int
+	}{
+		{"nil", eventReturning(mw.Permanent(nil)), 200},
+		{"wrapped", eventReturning(fmt.Errorf("x: %w", mw.Permanent(errBoom))), 200},
+		{"joined, all of them permanent", eventReturning(errors.Join(mw.Permanent(errBoom), mw.Permanent(errBoom))), 200},
+		{"joined with one that is not", eventReturning(errors.Join(mw.Permanent(errBoom), errBoom)), 500},
+		{"an empty join", eventReturning(emptyJoin{}), 500},
+		{"after EventTimeout", func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return mw.Permanent(ctx.Err()) }, 200},
+		{"a panic is a failure, whatever its value", func(context.Context, mw.Event) error { panic(mw.Permanent(errBoom)) }, 500},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store := &recordingStore{}
+				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: test.onEvent})
+				require.Equal(t, test.want, rig.direct(bodyOf("a")).Status)
+				if test.want == 200 {
+					require.Equal(t, []string{"Reserve", "Commit"}, store.names())
+				} else {
+					require.Equal(t, []string{"Reserve", "Release"}, store.names())
+				}
+			})
+		})
+	}
+}
+
+func TestKeyFromContext(t *testing.T) {
+	require.Empty(t, mw.KeyFromContext(t.Context()))
+	var keys []string
+	scope := func(*http.Request) string { return "tenant" }
+	see := func(ctx context.Context) error {
+		derived, cancel := context.WithCancel(ctx)
+		defer cancel()
+		require.Equal(t, mw.KeyFromContext(ctx), mw.KeyFromContext(derived))
+		keys = append(keys, mw.KeyFromContext(ctx))
+		return nil
+	}
+	body := envelopeOf(eventJSON("a"), eventJSON("b"), auditJSON, eventJSON("a"))
+	rig := newRig(t, &mw.Handler{Scope: scope, OnEvent: func(ctx context.Context, _ mw.Event) error { return see(ctx) }})
+	require.Equal(t, 200, rig.direct(body).Status)
+	rig = newRig(t, &mw.Handler{Scope: scope, OnDelivery: func(ctx context.Context, d *mw.Delivery) error {
+		require.Empty(t, mw.KeyFromContext(ctx), "a delivery has many")
+		require.Equal(t, d.Keys, keys)
+		return nil
+	}})
+	require.Equal(t, 200, rig.direct(body).Status)
+	require.Equal(t, "tenant:delivery/m-b/b", keys[1])
+	require.Regexp(t, "^tenant:delivery/m-a/a/[0-9a-f]{32}/0$", keys[0], "two events have its ids")
+	require.Regexp(t, "^tenant:activity_log.user.updated/[0-9a-f]{32}/[0-9a-f]{32}/2$", keys[2])
+}
+
+type selfWrapping struct{}
+
+func (e selfWrapping) Error() string { return "it wraps itself" }
+
+func (e selfWrapping) Unwrap() error { return e }
+
+func TestErrorThatWrapsItself(t *testing.T) {
+	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(selfWrapping{})})
+	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
+}
+
+// Mailtrap repeats whole batches, so that a Handler de-duplicates unless it is
+// told not to.
+func TestHandlerDeduplicatesByDefault(t *testing.T) {
+	for _, test := range []struct {
+		store mw.Deduplicator
+		calls int
+	}{{nil, 1}, {mw.NoDedup, 3}} {
+		rig := newRig(t, &mw.Handler{})
+		rig.h.Dedup = test.store
+		for range 3 {
+			require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+		}
+		require.Len(t, rig.handled(), test.calls)
+	}
 }
