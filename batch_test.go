@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,43 +16,6 @@ import (
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
-
-func TestRetriesAreRecognised(t *testing.T) {
-	twin := `{"event":"delivery","message_id":"other","event_id":"a","timestamp":1716070000}`
-	tests := []struct {
-		name   string
-		bodies [][]byte
-		want   []int // events handled, by body
-	}{
-		{"a retry", [][]byte{bodyOf("a", "b"), bodyOf("a", "b")}, []int{2, 0}},
-		{"the same event in another body", [][]byte{bodyOf("a"), bodyOf("b", "a")}, []int{1, 1}},
-		{"the same event in the other format", [][]byte{bodyOf("a"), []byte(eventJSON("a"))}, []int{1, 0}},
-		{"one event_id, different events", [][]byte{envelopeOf(eventJSON("a"), twin), envelopeOf(twin, eventJSON("a"))}, []int{2, 0}},
-		{"one event_id, different events, two bodies", [][]byte{bodyOf("a"), envelopeOf(twin)}, []int{1, 1}},
-		{"equal audit entries in one body", [][]byte{envelopeOf(auditJSON, auditJSON), envelopeOf(auditJSON, auditJSON)}, []int{2, 0}},
-		{"equal audit entries in two bodies",
-			[][]byte{envelopeOf(auditJSON), envelopeOf(auditJSON, `{"event":"x"}`), envelopeOf(auditJSON), envelopeOf(auditJSON, `{"event":"x"}`)},
-			[]int{1, 2, 0, 0}},
-		{"equal unknown events", [][]byte{envelopeOf("7", "7", "7"), envelopeOf("7"), envelopeOf("7", "7", "7")}, []int{3, 1, 0}},
-		{"equal keys in one body", [][]byte{bodyOf("a", "a", "b"), bodyOf("a", "a", "b")}, []int{3, 0}},
-		{"inbound mail with another event_id", [][]byte{
-			envelopeOf(`{"event":"inbound.message_received","event_id":"1","inbox_id":1,"message_id":"m"}`),
-			envelopeOf(`{"event":"inbound.message_received","event_id":"2","inbox_id":1,"message_id":"m"}`),
-			envelopeOf(`{"event":"inbound.message_received","event_id":"1","inbox_id":2,"message_id":"m"}`)}, []int{1, 0, 1}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			rig := newRig(t, &mw.Handler{Dedup: newStore()}).serve()
-			for i, body := range test.bodies {
-				before := len(rig.handled())
-				require.Equal(t, 200, rig.post(body).Status)
-				require.Equal(t, test.want[i], rig.last().Handled, "body %d", i)
-				require.Equal(t, rig.last().Events-test.want[i], rig.last().Duplicates)
-				require.Len(t, rig.handled(), before+test.want[i])
-			}
-		})
-	}
-}
 
 func TestWithoutDedupRetriesAreHandledAgain(t *testing.T) {
 	rig := newRig(t, &mw.Handler{}).serve()
@@ -149,116 +110,6 @@ func TestDedupCalls(t *testing.T) {
 		store := &recordingStore{}
 		newRig(t, &mw.Handler{Dedup: store}).direct(bodyOf("a"))
 		require.Equal(t, 85*time.Second, store.called()[0].Lease)
-	})
-}
-
-// A client that hangs up does not end the contexts of the store's calls.
-func TestDedupOutlivesTheClient(t *testing.T) {
-	var errs []error
-	store := &recordingStore{}
-	note := func(ctx context.Context) error { errs = append(errs, ctx.Err()); return nil }
-	store.commit, store.release = note, note
-	store.reserve = func(ctx context.Context, keys []string) ([]mw.Reservation, error) {
-		return store.working.Reserve(ctx, keys, time.Minute)
-	}
-	ctx, hangUp := context.WithCancel(t.Context())
-	rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
-		errs = append(errs, ctx.Err())
-		if idOf(ev) == "b" {
-			return errBoom
-		}
-		return nil
-	}})
-	hangUp()
-	rig.direct(bodyOf("a", "b"), func(r *http.Request) { *r = *r.WithContext(ctx) })
-	require.Equal(t, []string{"Reserve", "Commit", "Release"}, store.names())
-	require.Equal(t, make([]error, 4), errs)
-}
-
-func TestDedupFailures(t *testing.T) {
-	some := func(reservations ...mw.Reservation) func(context.Context, []string) ([]mw.Reservation, error) {
-		return func(context.Context, []string) ([]mw.Reservation, error) { return reservations, nil }
-	}
-	hang := func(ctx context.Context) error { time.Sleep(time.Hour); return nil }
-	wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	panics := func(context.Context) error { panic("of the store") }
-	fails := func(context.Context) error { return errBoom }
-	exits := func(context.Context) error { runtime.Goexit(); return nil }
-	answering := func(f func(context.Context) error) func(context.Context, []string) ([]mw.Reservation, error) {
-		return func(ctx context.Context, keys []string) ([]mw.Reservation, error) {
-			return slices.Repeat([]mw.Reservation{mw.Reserved}, len(keys)), f(ctx)
-		}
-	}
-	tests := []struct {
-		name    string
-		store   *recordingStore
-		onEvent func(context.Context, mw.Event) error
-		want    int
-		calls   []string
-	}{
-		{"a reservation is none", &recordingStore{reserve: some(mw.Reserved, 0, mw.Reserved)}, nil, 503, []string{"Reserve", "Release"}},
-		{"a reservation is unknown", &recordingStore{reserve: some(mw.Reserved, 9, mw.Reserved)}, nil, 503, []string{"Reserve", "Release"}},
-		{"too few reservations", &recordingStore{reserve: some(mw.Reserved, mw.Reserved)}, nil, 503, nil},
-		{"no reservations", &recordingStore{reserve: some()}, nil, 503, nil},
-		{"too many reservations", &recordingStore{reserve: some(mw.Reserved, mw.Reserved, mw.Reserved, mw.Reserved)}, nil, 503, nil},
-		{"Reserve fails", &recordingStore{reserve: answering(fails)}, nil, 503, nil},
-		{"Reserve panics", &recordingStore{reserve: answering(panics)}, nil, 503, nil},
-		{"Reserve exits", &recordingStore{reserve: answering(exits)}, nil, 503, nil},
-		{"Reserve hangs", &recordingStore{reserve: answering(hang)}, nil, 503, nil},
-		{"Reserve waits", &recordingStore{reserve: answering(wait)}, nil, 503, nil},
-		{"Commit fails", &recordingStore{commit: fails}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Commit panics", &recordingStore{commit: panics}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Commit exits", &recordingStore{commit: exits}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Commit hangs", &recordingStore{commit: hang}, eventReturning(nil), 200, []string{"Reserve", "Commit"}},
-		{"Release fails", &recordingStore{release: fails}, eventReturning(errBoom), 500, []string{"Reserve", "Release"}},
-		{"Release panics", &recordingStore{release: panics}, eventReturning(errBoom), 500, []string{"Reserve", "Release"}},
-		{"Release hangs", &recordingStore{release: hang}, eventReturning(errBoom), 500, []string{"Reserve", "Release"}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				rig := newRig(t, &mw.Handler{Dedup: test.store, OnEvent: test.onEvent})
-				began := time.Now()
-				require.Equal(t, test.want, rig.direct(bodyOf("a", "b", "c")).Status)
-				require.Less(t, time.Since(began), 30*time.Second)
-				require.Contains(t, rig.said.String(), `"level":"ERROR"`, "it is logged")
-				if test.onEvent == nil {
-					require.Empty(t, rig.handled())
-				}
-				if test.calls != nil {
-					require.Equal(t, test.calls, test.store.names())
-				}
-				if released := test.store.keysOf("Release"); test.onEvent == nil && released != nil {
-					keys := test.store.keysOf("Reserve")
-					require.Equal(t, []string{keys[0], keys[2]}, released, "what was reserved is released")
-				}
-				if strings.HasSuffix(test.name, "panics") {
-					require.Contains(t, rig.said.String(), "_test.go", "the log has the stack")
-				}
-				time.Sleep(2 * time.Hour)
-			})
-		})
-	}
-}
-
-// When Commit hangs, the store still gets time to release what failed.
-func TestReleaseAfterCommitHangs(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var released error = errBoom
-		store := &recordingStore{
-			commit:  func(context.Context) error { time.Sleep(time.Hour); return nil },
-			release: func(ctx context.Context) error { released = ctx.Err(); return nil },
-		}
-		rig := newRig(t, &mw.Handler{Timeout: 28 * time.Second, Dedup: store, OnEvent: func(ctx context.Context, ev mw.Event) error {
-			if idOf(ev) == "a" {
-				return nil
-			}
-			return errBoom
-		}})
-		require.Equal(t, 500, rig.direct(bodyOf("a", "b")).Status)
-		require.Equal(t, []string{"Reserve", "Commit", "Release"}, store.names())
-		require.NoError(t, released)
-		time.Sleep(2 * time.Hour)
 	})
 }
 
@@ -389,70 +240,6 @@ func TestUnstartedEventsAreReleased(t *testing.T) {
 	})
 }
 
-// When a callback returns late, the answer is long given. Its Commit has the
-// full five seconds.
-func TestLateCommitIsNotRushed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		store := &recordingStore{commit: func(ctx context.Context) error {
-			select {
-			case <-time.After(time.Second):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}}
-		rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: func(context.Context, mw.Event) error {
-			time.Sleep(29400 * time.Millisecond)
-			return nil
-		}})
-		require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
-		time.Sleep(time.Minute)
-		require.Equal(t, []string{"Reserve", "Commit"}, store.names())
-		require.Zero(t, rig.said.count("Dedup failed"))
-	})
-}
-
-type emptyJoin struct{}
-
-func (emptyJoin) Error() string { return "nothing" }
-
-func (emptyJoin) Unwrap() []error { return nil }
-
-func TestPermanent(t *testing.T) {
-	require.NoError(t, mw.Permanent(nil))
-	err := mw.Permanent(errBoom)
-	require.ErrorIs(t, err, errBoom)
-	require.ErrorContains(t, err, errBoom.Error())
-
-	tests := []struct {
-		name    string
-		onEvent func(context.Context, mw.Event) error
-		want    int
-	}{
-		{"nil", eventReturning(mw.Permanent(nil)), 200},
-		{"wrapped", eventReturning(fmt.Errorf("x: %w", mw.Permanent(errBoom))), 200},
-		{"joined, all of them permanent", eventReturning(errors.Join(mw.Permanent(errBoom), mw.Permanent(errBoom))), 200},
-		{"joined with one that is not", eventReturning(errors.Join(mw.Permanent(errBoom), errBoom)), 500},
-		{"an empty join", eventReturning(emptyJoin{}), 500},
-		{"after EventTimeout", func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return mw.Permanent(ctx.Err()) }, 200},
-		{"a panic is a failure, whatever its value", func(context.Context, mw.Event) error { panic(mw.Permanent(errBoom)) }, 500},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				store := &recordingStore{}
-				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: test.onEvent})
-				require.Equal(t, test.want, rig.direct(bodyOf("a")).Status)
-				if test.want == 200 {
-					require.Equal(t, []string{"Reserve", "Commit"}, store.names())
-				} else {
-					require.Equal(t, []string{"Reserve", "Release"}, store.names())
-				}
-			})
-		})
-	}
-}
-
 func TestGiveUpAfter(t *testing.T) {
 	aged := func(age time.Duration) string {
 		return fmt.Sprintf(`{"event":"delivery","message_id":"m","event_id":"e","timestamp":%d}`, time.Now().Add(-age).Unix())
@@ -563,39 +350,4 @@ func TestFailureIsLoggedUnderItsKey(t *testing.T) {
 		require.NotEmpty(t, key)
 		require.Contains(t, rig.said.String(), key)
 	}
-}
-
-func TestKeyFromContext(t *testing.T) {
-	require.Empty(t, mw.KeyFromContext(t.Context()))
-	var keys []string
-	scope := func(*http.Request) string { return "tenant" }
-	see := func(ctx context.Context) error {
-		derived, cancel := context.WithCancel(ctx)
-		defer cancel()
-		require.Equal(t, mw.KeyFromContext(ctx), mw.KeyFromContext(derived))
-		keys = append(keys, mw.KeyFromContext(ctx))
-		return nil
-	}
-	body := envelopeOf(eventJSON("a"), eventJSON("b"), auditJSON, eventJSON("a"))
-	rig := newRig(t, &mw.Handler{Scope: scope, OnEvent: func(ctx context.Context, _ mw.Event) error { return see(ctx) }})
-	require.Equal(t, 200, rig.direct(body).Status)
-	rig = newRig(t, &mw.Handler{Scope: scope, OnDelivery: func(ctx context.Context, d *mw.Delivery) error {
-		require.Empty(t, mw.KeyFromContext(ctx), "a delivery has many")
-		require.Equal(t, d.Keys, keys)
-		return nil
-	}})
-	require.Equal(t, 200, rig.direct(body).Status)
-	require.Equal(t, "tenant:delivery/m-b/b", keys[1])
-	require.Regexp(t, "^tenant:delivery/m-a/a/[0-9a-f]{32}/0$", keys[0], "two events have its ids")
-	require.Regexp(t, "^tenant:activity_log.user.updated/[0-9a-f]{32}/[0-9a-f]{32}/2$", keys[2])
-}
-
-type selfWrapping struct{}
-
-func (e selfWrapping) Error() string { return "it wraps itself" }
-func (e selfWrapping) Unwrap() error { return e }
-
-func TestErrorThatWrapsItself(t *testing.T) {
-	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(selfWrapping{})})
-	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
 }

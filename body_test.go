@@ -605,3 +605,30 @@ func TestHandlerKeepsNothingOfADelivery(t *testing.T) {
 		})
 	}
 }
+
+// A Body belongs to the callback that got it. Later requests do not change it.
+func TestBodyStaysAsItWas(t *testing.T) {
+	var got, want []string
+	var kept [][]byte
+	keep := func(d *mw.Delivery) error {
+		kept = append(kept, d.Body)
+		return nil
+	}
+	onDelivery := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { return keep(d) }})
+	onMalformed := newRig(t, &mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { return keep(d) }})
+	onEvent := newRig(t, &mw.Handler{})
+	for i := range 50 {
+		id := fmt.Sprint(i)
+		whole, broken := padded(id, 2000), append(padded(id, 1999), '!')
+		require.Equal(t, 200, onDelivery.direct(whole).Status)
+		require.Equal(t, 200, onMalformed.direct(broken).Status)
+		for range 3 {
+			require.Equal(t, 200, onEvent.direct(padded("later", 2000)).Status)
+		}
+		want = append(want, string(whole), string(broken))
+	}
+	for _, body := range kept {
+		got = append(got, string(body))
+	}
+	require.Equal(t, want, got)
+}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,95 +17,6 @@ import (
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
-
-// sameFault compares errors by where they are and by what they mention: of two errors one says more than the other.
-var sameFault = cmp.Comparer(func(x, y error) bool {
-	var a, b *mw.DecodeError
-	if !errors.As(x, &a) || !errors.As(y, &b) {
-		return x == y
-	}
-	return a.Offset == b.Offset && a.Line == b.Line &&
-		(strings.Contains(a.Err.Error(), b.Err.Error()) || strings.Contains(b.Err.Error(), a.Err.Error()))
-})
-
-// faultAt returns the error that is expected at the first marker in body, "" being its end.
-func faultAt(t *testing.T, body, marker, mentions string) error {
-	t.Helper()
-	i := len(body)
-	if marker != "" {
-		i = strings.Index(body, marker)
-		require.GreaterOrEqual(t, i, 0, "%s is not in %s", marker, body)
-	}
-	line := 1 + strings.Count(body[:i], "\n")
-	return &mw.DecodeError{Offset: int64(i), Line: line, Err: errors.New(mentions)}
-}
-
-// soleEvent decodes a body that is one event.
-func soleEvent(t *testing.T, body string) mw.Event {
-	t.Helper()
-	events, err := mw.Parse([]byte(body))
-	require.NoError(t, err)
-	require.Len(t, events, 1)
-	return events[0]
-}
-
-// errOf, setRaw and setErr reach the fields that all events have.
-func errOf(ev mw.Event) error {
-	err, _ := reflect.ValueOf(ev).Elem().FieldByName("Err").Interface().(error)
-	return err
-}
-
-func setRaw(ev mw.Event, raw string) mw.Event {
-	reflect.ValueOf(ev).Elem().FieldByName("Raw").SetString(raw)
-	return ev
-}
-
-func setErr(ev mw.Event, err error) mw.Event {
-	reflect.ValueOf(ev).Elem().FieldByName("Err").Set(reflect.ValueOf(err))
-	return ev
-}
-
-func copyOf(ev mw.Event) mw.Event {
-	c := reflect.New(reflect.TypeOf(ev).Elem())
-	c.Elem().Set(reflect.ValueOf(ev).Elem())
-	return c.Interface().(mw.Event)
-}
-
-var (
-	ignoreRaw = cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Raw" }, cmp.Ignore())
-	ignoreErr = cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Err" }, cmp.Ignore())
-)
-
-// sampleFiles returns the documented payloads by their names under testdata.
-func sampleFiles(t testing.TB) map[string]string {
-	t.Helper()
-	files := make(map[string]string)
-	for _, pattern := range []string{"json/*.json", "jsonl/*.jsonl"} {
-		paths, err := filepath.Glob(filepath.Join("testdata", pattern))
-		require.NoError(t, err)
-		require.NotEmpty(t, paths)
-		for _, path := range paths {
-			text, err := os.ReadFile(path)
-			require.NoError(t, err)
-			files[filepath.Base(path)] = string(text)
-		}
-	}
-	return files
-}
-
-// rawEvents returns the text of each event of a sample, by encoding/json.
-func rawEvents(t testing.TB, name, body string) (raws []string) {
-	t.Helper()
-	if strings.HasSuffix(name, ".jsonl") {
-		return strings.Split(strings.TrimSpace(body), "\n")
-	}
-	var envelope struct{ Events []json.RawMessage }
-	require.NoError(t, json.Unmarshal([]byte(body), &envelope))
-	for _, raw := range envelope.Events {
-		raws = append(raws, string(raw))
-	}
-	return raws
-}
 
 func TestNames(t *testing.T) {
 	for _, test := range []struct {
@@ -326,78 +235,5 @@ func TestMarshalWritesTheWireForm(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, string(text), string(value), "a value gives what a pointer gives")
 		})
-	}
-}
-
-func TestUnmarshalRefusesAnotherKind(t *testing.T) {
-	texts := map[string]string{
-		"sending": `{"event":"open"}`, "audit log": `{"event":"activity_log.x"}`,
-		"inbound": `{"event":"inbound.message_received"}`, "unknown": `{"event":"telepathy"}`,
-	}
-	into := map[string]func() any{
-		"sending":   func() any { return &mw.SendingWebhookEvent{Email: "kept"} },
-		"audit log": func() any { return &mw.ActivityLogWebhookEvent{Description: "kept"} },
-		"inbound":   func() any { return &mw.InboundWebhookEvent{From: "kept"} },
-		"unknown":   func() any { return &mw.UnknownEvent{Event: "kept"} },
-	}
-	for kind, text := range texts {
-		for other, fresh := range into {
-			t.Run(kind+" into "+other, func(t *testing.T) {
-				dst := fresh()
-				err := json.Unmarshal([]byte(text), dst)
-				if kind == other {
-					require.NoError(t, err)
-					require.Equal(t, soleEvent(t, text), dst)
-					return
-				}
-				require.Error(t, err)
-				require.Equal(t, fresh(), dst)
-			})
-		}
-	}
-	for other, fresh := range into {
-		dst := fresh()
-		require.NoError(t, json.Unmarshal([]byte(`null`), dst), other)
-		require.Equal(t, fresh(), dst, "null changes nothing")
-		if other == "unknown" {
-			continue
-		}
-		for _, text := range []string{`5`, `"open"`, `{}`, `{"event":5}`, `{"event":""}`} {
-			require.ErrorAs(t, json.Unmarshal([]byte(text), dst), new(*mw.DecodeError), "%s into %s", text, other)
-			require.Equal(t, fresh(), dst)
-		}
-	}
-	var inside struct {
-		A, B *mw.SendingWebhookEvent
-	}
-	require.NoError(t, json.Unmarshal([]byte(`{"A": {"event":"open"} ,"B":null}`), &inside))
-	require.Equal(t, mw.EventOpen, inside.A.Event)
-	require.Nil(t, inside.B)
-}
-
-func TestUnmarshalOfAWholeDeliverySaysSo(t *testing.T) {
-	for _, text := range []string{
-		`[]`, `[{"event":"open"}]`, `{"events":[]}`, `{"events":[{"event":"open"}]}`, ` {"id":1, "\u0065vents" : [] } `,
-		`{"events":[{"event":"activity_log.x"}]}`, `{"events":[{"event":"inbound.message_received"}]}`, `{"events":[{"event":"telepathy"}]}`,
-	} {
-		for _, dst := range []mw.Event{
-			&mw.SendingWebhookEvent{Email: "kept"}, &mw.ActivityLogWebhookEvent{Description: "kept"}, &mw.InboundWebhookEvent{From: "kept"}, &mw.UnknownEvent{Event: "kept"},
-		} {
-			before := copyOf(dst)
-			require.ErrorContains(t, json.Unmarshal([]byte(text), dst), "delivery", "%s into %T", text, dst)
-			require.ErrorContains(t, json.Unmarshal([]byte(text), dst), "use Parse")
-			require.Equal(t, before, dst)
-		}
-	}
-	var ev mw.SendingWebhookEvent
-	require.NoError(t, json.Unmarshal([]byte(`{"event":"open","events":[1]}`), &ev), "an event that has such a member too")
-	require.ErrorContains(t, json.Unmarshal([]byte(`{"events":5}`), &ev), "event is missing")
-}
-
-func TestUnmarshalRefusesWhatIsNotJSON(t *testing.T) {
-	for _, text := range []string{``, ` `, `{"event":"open"`, `{"event":"open"} x`, `{"event":"open"}{}`, `x`, `[`} {
-		for _, dst := range []json.Unmarshaler{new(mw.SendingWebhookEvent), new(mw.ActivityLogWebhookEvent), new(mw.InboundWebhookEvent), new(mw.UnknownEvent)} {
-			require.ErrorAs(t, dst.UnmarshalJSON([]byte(text)), new(*mw.DecodeError), "%q", text)
-		}
 	}
 }

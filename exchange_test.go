@@ -398,22 +398,6 @@ func TestOddFieldIsCountedAndHandled(t *testing.T) {
 	require.Equal(t, "bounce/m1/odd", got[0].Key())
 }
 
-// Mailtrap repeats whole batches, so that a Handler de-duplicates unless it is
-// told not to.
-func TestHandlerDeduplicatesByDefault(t *testing.T) {
-	for _, test := range []struct {
-		store mw.Deduplicator
-		calls int
-	}{{nil, 1}, {mw.NoDedup, 3}} {
-		rig := newRig(t, &mw.Handler{})
-		rig.h.Dedup = test.store
-		for range 3 {
-			require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
-		}
-		require.Len(t, rig.handled(), test.calls)
-	}
-}
-
 // A mismatch is diagnosed once a minute, and only for bodies that cost little.
 func TestMismatchExplainsItself(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -1,11 +1,8 @@
 package mailtrapwebhook_test
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -100,129 +97,6 @@ func TestEventsAreOutBeforeTheBodyEnds(t *testing.T) {
 	}
 }
 
-func TestMaxEventBytes(t *testing.T) {
-	const limit = 100
-	// sized returns an event of n bytes.
-	sized := func(n int) string {
-		return fmt.Sprintf(`{"event":"open","category":"%s"}`, strings.Repeat("x", n-len(`{"event":"open","category":""}`)))
-	}
-	for _, test := range []struct {
-		name string
-		body string
-		want []string // "" for one too large
-		end  bool     // the body is broken
-	}{
-		{"array", `[` + opened + `,` + sized(101) + `,` + clicked + `]`, []string{opened, "", clicked}, false},
-		{"array, far over", `[` + opened + `,` + sized(9999) + `,` + clicked + `]`, []string{opened, "", clicked}, false},
-		{"array, at the limit", `[` + sized(100) + `,` + clicked + `]`, []string{sized(100), clicked}, false},
-		{"array, first and last", `[` + sized(101) + `,` + sized(102) + `]`, []string{"", ""}, false},
-		{"array, a string", `["` + strings.Repeat("x", 200) + `",` + opened + `]`, []string{"", opened}, false},
-		{"array, an array", `[[` + strings.Repeat("1,", 200) + `1],` + opened + `]`, []string{"", opened}, false},
-		{"array, a number", `[` + strings.Repeat("1", 101) + `,` + opened + `]`, []string{"", opened}, false},
-		{"array, white space does not count", `[` + strings.Repeat(" ", 300) + sized(100) + strings.Repeat("\n", 300) + `]`, []string{sized(100)}, false},
-		{"array, over lines", "\n[\n" + opened + ",\n" + sized(101) + ",\n" + sized(9999) + "]", []string{opened, "", ""}, false},
-		{"array, broken behind it", `[` + sized(101) + `,]`, []string{""}, true},
-		{"envelope", `{"id":"` + strings.Repeat("x", 300) + `","events":[` + opened + `,` + sized(200) + `,` + clicked + `]}`, []string{opened, "", clicked}, false},
-		{"envelope, a long key", `{"` + strings.Repeat("x", 300) + `":1,"events":[` + opened + `]}`, []string{opened}, false},
-		{"lines", opened + "\n" + sized(101) + "\n" + clicked + "\n", []string{opened, "", clicked}, false},
-		{"lines, far over", opened + "\n" + sized(9999) + "\n" + clicked, []string{opened, "", clicked}, false},
-		{"lines, at the limit", sized(100) + "\n" + sized(100) + "\n" + sized(100), []string{sized(100), sized(100), sized(100)}, false},
-		{"lines, at the limit, CRLF", sized(100) + "\r\n" + sized(100) + "\r\n", []string{sized(100), sized(100)}, false},
-		{"lines, the first", sized(101) + "\n" + clicked + "\n", []string{"", clicked}, false},
-		{"lines, the first far over", sized(9999) + "\n" + clicked + "\n", []string{"", clicked}, false},
-		{"lines, the first, white space before it", "\n\n " + sized(101) + "\n" + sized(9999), []string{"", ""}, false},
-		{"lines, the first far over, white space before it", "\n " + sized(9999), []string{""}, false},
-		{"lines, the first far over, CRLF", sized(9999) + "\r\n" + clicked, []string{"", clicked}, false},
-		{"lines, the last", opened + "\n" + sized(101), []string{opened, ""}, false},
-		{"lines, broken ones", opened + "\n" + strings.Repeat("x", 300) + "\n" + clicked, []string{opened, "", clicked}, false},
-		{"line alone", sized(101), []string{""}, false},
-		{"line alone, far over", sized(9999) + "\n", []string{""}, false},
-		{"object over lines", "{\n" + sized(200)[1:], []string{""}, false},
-		{"object over lines, far over", "{\n" + sized(9999)[1:] + "\n", []string{""}, false},
-		{"object over lines, white space before it", "\n \n{\n" + sized(9999)[1:], []string{""}, false},
-		{"object over lines, at the limit", "{\n" + sized(99)[1:], []string{"{\n" + sized(99)[1:]}, false},
-		{"object over lines, more behind it", "{\n" + sized(200)[1:] + "x", []string{""}, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			first := mw.NewDecoder(strings.NewReader(test.body))
-			first.MaxEventBytes = limit
-			want, wantErr := drain(first)
-			for name, reader := range readers {
-				d := mw.NewDecoder(reader(strings.NewReader(test.body)))
-				d.MaxEventBytes = limit
-				events, err := drain(d)
-				require.Equal(t, test.end, err != nil, "%s: %v", name, err)
-				require.Len(t, events, len(test.want), name)
-				for i, ev := range events {
-					require.Equal(t, test.want[i], ev.RawJSON(), name)
-					unknown, ok := ev.(*mw.UnknownEvent)
-					require.Equal(t, test.want[i] == "", ok, name)
-					if ok {
-						var fault *mw.DecodeError
-						require.ErrorAs(t, unknown.Err, &fault, name)
-						require.Regexp(t, `^(\{\s*"event":"open","category":"x|"xx|\[1|11|xx)`, test.body[fault.Offset:], name)
-						require.Equal(t, 1+strings.Count(test.body[:fault.Offset], "\n"), fault.Line, name)
-						require.Empty(t, ev.Key(), name)
-					}
-				}
-				if !t.Failed() {
-					requireSame(t, want, events, wantErr, err) // however the body arrives
-				}
-			}
-			events, err := mw.Parse([]byte(test.body))
-			require.Equal(t, test.end, err != nil)
-			for _, ev := range events {
-				require.NotEmpty(t, ev.RawJSON(), "Parse has no limit")
-			}
-		})
-	}
-	t.Run("may be as large as an int", func(t *testing.T) {
-		for _, most := range []int{math.MaxInt, math.MaxInt - 1, math.MaxInt / 2} {
-			for _, r := range []io.Reader{strings.NewReader(logged + "\n" + opened), iotest.OneByteReader(strings.NewReader(logged + "\n" + opened))} {
-				d := mw.NewDecoder(r)
-				d.MaxEventBytes = most
-				events, err := drain(d)
-				require.NoError(t, err)
-				requireEvents(t, logged+"\n"+opened, good(logged, opened), events)
-			}
-		}
-	})
-	t.Run("decides alike however the body arrives", func(t *testing.T) {
-		for _, body := range []string{sized(200) + " x\n" + opened + "\n" + clicked, "{ \n" + opened + "\n", sized(99) + "          x\n" + opened, `{"events":[` + opened + `]}`,
-			`[` + strings.Repeat("1", 102) + `x]`, `[{"a":` + strings.Repeat(" ", 102) + `x},5]`, `[{"a":x` + strings.Repeat(" ", 102) + `},5]`, `{"a":` + strings.Repeat(" ", 102) + `x}`} {
-			for _, most := range []int{1, 5, 100} {
-				whole, small := mw.NewDecoder(strings.NewReader(body)), mw.NewDecoder(iotest.OneByteReader(strings.NewReader(body)))
-				whole.MaxEventBytes, small.MaxEventBytes = most, most
-				want, wantErr := drain(whole)
-				got, err := drain(small)
-				requireSame(t, want, got, wantErr, err)
-			}
-		}
-	})
-	t.Run("a key of which only the end is at hand", func(t *testing.T) {
-		for _, read := range []int{5, 12, 100} {
-			key := strings.Repeat("x", 10*read-3) + `\"events`
-			body := `{"` + key + `":[` + opened + `]}`
-			for i := range len(body) { // some reading ends right behind the backslash
-				r := io.MultiReader(strings.NewReader(body[:i]), strings.NewReader(body[i:]))
-				d := mw.NewDecoder(r)
-				d.MaxEventBytes = read
-				events, err := drain(d)
-				require.NoError(t, err)
-				require.Len(t, events, 1)
-				require.IsType(t, &mw.UnknownEvent{}, events[0])
-			}
-		}
-	})
-	t.Run("is 1 MiB by default", func(t *testing.T) {
-		events, err := drain(mw.NewDecoder(strings.NewReader(`[` + sized(1<<20) + `,` + sized(1<<20+1) + `]`)))
-		require.NoError(t, err)
-		require.Len(t, events, 2)
-		require.Len(t, events[0].RawJSON(), 1<<20)
-		require.Empty(t, events[1].RawJSON())
-	})
-}
-
 // repeated is a stream of before, then unit over and over up to size bytes, then after.
 func repeated(before, unit, after string, size int) io.Reader {
 	block := []byte(strings.Repeat(unit, 1+(64<<10)/len(unit)))
@@ -309,56 +183,6 @@ func TestMemoryDoesNotGrowWithTheStream(t *testing.T) {
 			require.GreaterOrEqual(t, events, test.atLeast)
 			require.Less(t, most, uint64(bound), "bytes in use")
 			runtime.KeepAlive(d)
-		})
-	}
-}
-
-// keptEach returns how many bytes stay in memory for each of n things that
-// keep returns.
-func keptEach(n int, keep func() any) float64 {
-	kept := make([]any, n)
-	before := heapInUse()
-	for i := range kept {
-		kept[i] = keep()
-	}
-	after := heapInUse()
-	runtime.KeepAlive(kept)
-	return float64(after-before) / float64(n)
-}
-
-// A program that keeps something of one event in each of many deliveries must
-// not keep the deliveries.
-func TestKeepingPartOfADeliveryKeepsNoMore(t *testing.T) {
-	body := benchEnvelope(500)
-	lines := []byte(strings.Join(benchLines(500), "\n"))
-	parsed := func(body []byte) func() mw.Event {
-		return func() mw.Event {
-			events, err := mw.Parse(body)
-			require.NoError(t, err)
-			return events[252] // with an escape in its text
-		}
-	}
-	streamed := func(body []byte) func() mw.Event {
-		return func() (ev mw.Event) {
-			d := mw.NewDecoder(bytes.NewReader(body))
-			for range 253 {
-				var err error
-				ev, err = d.Decode()
-				require.NoError(t, err)
-			}
-			return ev
-		}
-	}
-	for name, event := range map[string]func() mw.Event{
-		"Parse, envelope": parsed(body), "Parse, lines": parsed(lines), "Decoder, envelope": streamed(body), "Decoder, lines": streamed(lines),
-	} {
-		t.Run(name, func(t *testing.T) {
-			const deliveries = 100
-			email := keptEach(deliveries, func() any { return event().(*mw.SendingWebhookEvent).Email })
-			whole := keptEach(deliveries, func() any { return event() })
-			t.Logf("%.0f bytes for an address, %.0f for an event", email, whole)
-			require.Less(t, email, 500.0)
-			require.Less(t, whole, 800.0)
 		})
 	}
 }

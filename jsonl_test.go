@@ -1,55 +1,18 @@
 package mailtrapwebhook_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/iotest"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
 	mw "github.com/mailtrapwebhook/mailtrapwebhook"
 )
-
-// The events that the bodies below are made of.
-const (
-	opened  = `{"event":"open","message_id":"m1","event_id":"e1"}`
-	clicked = `{"event":"click","message_id":"m2","event_id":"e2"}`
-	logged  = `{"event":"activity_log.user.login"}`
-	inbound = `{"event":"inbound.message_received","inbox_id":1}`
-	novel   = `{"event":"telepathy"}`
-	indent  = "{\n  \"event\": \"open\",\n  \"message_id\": \"m1\"\n}"
-	bom     = "\uFEFF"
-)
-
-// A wanted event is told by its text and, if it cannot be read, by where and why.
-type wanted struct {
-	raw      string
-	at       int // offset of the fault
-	mentions string
-}
-
-func good(raws ...string) (list []wanted) {
-	for _, raw := range raws {
-		list = append(list, wanted{raw: raw})
-	}
-	return list
-}
-
-func bad(raw string, at int, mentions string) []wanted { return []wanted{{raw, at, mentions}} }
-
-func inOrder(lists ...[]wanted) (all []wanted) {
-	for _, list := range lists {
-		all = append(all, list...)
-	}
-	return all
-}
 
 // whole means that nothing is wrong with a body; other faults are offsets.
 const whole = -1
@@ -191,32 +154,6 @@ var bodies = []struct {
 	{"a control character in a key", "{\"event\x01\":\"open\"}", 0, nil, 7},
 }
 
-// requireEvents asserts that the events are the wanted ones.
-func requireEvents(t *testing.T, body string, want []wanted, got []mw.Event) {
-	t.Helper()
-	var list []wanted
-	for i, ev := range got {
-		w := wanted{raw: ev.RawJSON()}
-		if err := errOf(ev); err != nil {
-			var fault *mw.DecodeError
-			require.ErrorAs(t, err, &fault)
-			require.Equal(t, 1+strings.Count(body[:fault.Offset], "\n"), fault.Line, "line of %v", fault)
-			w.at = int(fault.Offset)
-			w.mentions = fault.Err.Error()
-			if i < len(want) && want[i].mentions != "" && strings.Contains(w.mentions, want[i].mentions) {
-				w.mentions = want[i].mentions
-			} else if i < len(want) && want[i].mentions == "" && want[i].at > 0 || want[i].raw != "" && want[i].mentions == "" {
-				w.mentions = ""
-				require.False(t, json.Valid([]byte(w.raw)), "%q is JSON: %v", w.raw, fault)
-			}
-		}
-		list = append(list, w)
-	}
-	if diff := cmp.Diff(want, list, cmp.AllowUnexported(wanted{})); diff != "" {
-		t.Errorf("events (-want +got):\n%s", diff)
-	}
-}
-
 func TestParse(t *testing.T) {
 	for _, test := range bodies {
 		t.Run(test.name, func(t *testing.T) {
@@ -235,71 +172,6 @@ func TestParse(t *testing.T) {
 			require.ErrorIs(t, err, fault.Err)
 		})
 	}
-}
-
-// drain decodes all there is.
-func drain(d *mw.Decoder) (events []mw.Event, err error) {
-	for {
-		ev, err := d.Decode()
-		switch {
-		case err == io.EOF:
-			return events, nil
-		case err != nil:
-			return events, err
-		}
-		events = append(events, ev)
-	}
-}
-
-// chunks reads in pieces of random size up to most.
-type chunks struct {
-	r    io.Reader
-	most int
-	rand *rand.Rand
-}
-
-func (c chunks) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), 1+c.rand.IntN(c.most))]) }
-
-// upToBrace reads in pieces that end with a closing brace, where an event may be over.
-type upToBrace struct{ r *bufio.Reader }
-
-func (u upToBrace) Read(p []byte) (n int, err error) {
-	for n < len(p) && err == nil && (n == 0 || p[n-1] != '}') {
-		if p[n], err = u.r.ReadByte(); err == nil {
-			n++
-		}
-	}
-	return n, err
-}
-
-// readers are the ways in which a body may arrive.
-var readers = map[string]func(io.Reader) io.Reader{
-	"whole":            func(r io.Reader) io.Reader { return r },
-	"byte by byte":     iotest.OneByteReader,
-	"by halves":        iotest.HalfReader,
-	"up to braces":     func(r io.Reader) io.Reader { return upToBrace{bufio.NewReader(r)} },
-	"end with data":    iotest.DataErrReader,
-	"bytes, end with":  func(r io.Reader) io.Reader { return iotest.DataErrReader(iotest.OneByteReader(r)) },
-	"pieces up to 3":   func(r io.Reader) io.Reader { return chunks{r, 3, rand.New(rand.NewPCG(1, 1))} },
-	"pieces up to 40":  func(r io.Reader) io.Reader { return chunks{r, 40, rand.New(rand.NewPCG(2, 2))} },
-	"pieces up to 200": func(r io.Reader) io.Reader { return chunks{r, 200, rand.New(rand.NewPCG(3, 3))} },
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-// requireSame asserts that two ways of decoding give the same.
-func requireSame(t *testing.T, want, got []mw.Event, wantErr, gotErr error) {
-	t.Helper()
-	require.Equal(t, len(want), len(got))
-	for i := range want {
-		require.Equal(t, want[i], got[i]) // with the errors in them
-	}
-	require.Equal(t, errText(wantErr), errText(gotErr))
 }
 
 func TestDecoderAgreesWithParse(t *testing.T) {
@@ -409,25 +281,6 @@ func TestJSONLinesCutOffAtEveryByte(t *testing.T) {
 			lines = lines[:len(lines)-1]
 		}
 		require.Len(t, events, len(lines))
-	}
-}
-
-func TestFieldsAreJSON(t *testing.T) {
-	for _, field := range []string{"timestamp", "response_code", "message_id", "email", "custom_variables", "new"} {
-		for _, value := range []string{`01`, `00`, `-01`, `1.`, `.5`, `-`, `+1`, `1e`, `0x1`, `nul`, `nulll`, `tru`, `NaN`, `'x'`, `"\x"`, `"\u12G4"`, "\"\t\"",
-			`[1,]`, `{"a":1,}`, `{,}`, `{"a":01}`, `{a:1}`, `1 2`, ``, `,`, `"a""b"`} {
-			line := `{"event":"bounce","` + field + `":` + value + `}`
-			require.False(t, json.Valid([]byte(line)), line)
-			events, err := mw.Parse([]byte(opened + "\n" + line + "\n" + clicked))
-			require.NoError(t, err, line)
-			require.Len(t, events, 3, line)
-			unknown, ok := events[1].(*mw.UnknownEvent)
-			require.True(t, ok && unknown.Err != nil && unknown.Raw == line, line)
-
-			events, err = mw.Parse([]byte(`{"events":[` + opened + `,` + line + `,` + clicked + `]}`))
-			require.ErrorAs(t, err, new(*mw.DecodeError), line)
-			require.Len(t, events, 1, line)
-		}
 	}
 }
 

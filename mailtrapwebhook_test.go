@@ -3,6 +3,7 @@ package mailtrapwebhook_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -358,58 +359,6 @@ func TestOnDelivery(t *testing.T) {
 	require.Len(t, got, 4, "a Permanent error commits all")
 }
 
-func TestDeliveryKeysWithoutDedup(t *testing.T) {
-	var keys []string
-	rig := newRig(t, &mw.Handler{Scope: func(*http.Request) string { return "tenant" },
-		OnDelivery: func(_ context.Context, d *mw.Delivery) error { keys = d.Keys; return nil }})
-	require.Equal(t, 200, rig.direct(envelopeOf(eventJSON("a"), auditJSON, auditJSON, eventJSON("b"), eventJSON("b"))).Status)
-	require.Len(t, keys, 5)
-	slices.Sort(keys)
-	require.Len(t, slices.Compact(keys), 5, "equal events have keys of their own")
-	for _, key := range keys {
-		require.True(t, strings.HasPrefix(key, "tenant"), key)
-	}
-}
-
-func TestDeliveryKeysAreThoseOfTheEvents(t *testing.T) {
-	var bodies [][]byte
-	for _, ids := range []string{
-		`"message_id":"a","event_id":"b"`, `"message_id":"\u0061\"","event_id":"\\"`, `"message_id":1,"event_id":-0.5e1`,
-		`"message_id":null,"event_id":"b"`, `"message_id":"a"`, `"message_id":"a","message_id":"b","event_id":"c"`,
-		`"event_id":"` + "\xff" + `","message_id":"é"`, `"message_id":{},"event_id":"b"`,
-		`"message_id":true,"message_id":"a","event_id":"b"`, `"message_id":"a","event_id":"b","message_id":null`,
-		`"\u006dessage_id":"a","event_id":"b"`, `"MESSAGE_ID":"a","event_id":"b"`, `"message_id":"","event_id":"b"`,
-		`"inbox_id":1,"message_id":"a"`, `"inbox_id":"1","message_id":":"`,
-	} {
-		for _, name := range []string{"open", "inbound.message_received", "activity_log.user.login", "telepathy"} {
-			early, late := `{"event":"`+name+`",`+ids+`}`, `{`+ids+`,"event":"`+name+`"}`
-			bodies = append(bodies, []byte(early), envelopeOf(late, eventJSON("z"), late), []byte(late+"\n"+eventJSON("z")))
-		}
-	}
-	keys := 0
-	rig := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error {
-		require.Len(t, d.Keys, len(d.Events))
-		for i, ev := range d.Events {
-			keys++
-			require.True(t, strings.HasPrefix(d.Keys[i], ev.Key()), d.Body)
-			twin := slices.ContainsFunc(d.Events, func(other mw.Event) bool { return other != ev && other.Key() == ev.Key() })
-			switch ev.(type) {
-			case *mw.SendingWebhookEvent, *mw.InboundWebhookEvent:
-				if twin {
-					require.NotEqual(t, ev.Key(), d.Keys[i], d.Body)
-				}
-			default:
-				require.NotEqual(t, ev.Key(), d.Keys[i], "two audit-log entries may be equal")
-			}
-		}
-		return nil
-	}})
-	for _, body := range bodies {
-		rig.direct(body)
-	}
-	require.Greater(t, keys, 300)
-}
-
 // A callback may change its Delivery. A nil error still commits every event, any
 // other releases every event.
 func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
@@ -430,33 +379,6 @@ func TestOnDeliveryMayAlterItsDelivery(t *testing.T) {
 			require.Equal(t, store.keysOf("Reserve"), store.keysOf(want))
 		})
 	}
-}
-
-// A Body belongs to the callback that got it. Later requests do not change it.
-func TestBodyStaysAsItWas(t *testing.T) {
-	var got, want []string
-	var kept [][]byte
-	keep := func(d *mw.Delivery) error {
-		kept = append(kept, d.Body)
-		return nil
-	}
-	onDelivery := newRig(t, &mw.Handler{OnDelivery: func(_ context.Context, d *mw.Delivery) error { return keep(d) }})
-	onMalformed := newRig(t, &mw.Handler{OnMalformed: func(_ context.Context, d *mw.Delivery, _ error) error { return keep(d) }})
-	onEvent := newRig(t, &mw.Handler{})
-	for i := range 50 {
-		id := fmt.Sprint(i)
-		whole, broken := padded(id, 2000), append(padded(id, 1999), '!')
-		require.Equal(t, 200, onDelivery.direct(whole).Status)
-		require.Equal(t, 200, onMalformed.direct(broken).Status)
-		for range 3 {
-			require.Equal(t, 200, onEvent.direct(padded("later", 2000)).Status)
-		}
-		want = append(want, string(whole), string(broken))
-	}
-	for _, body := range kept {
-		got = append(got, string(body))
-	}
-	require.Equal(t, want, got)
 }
 
 // The program in the README, the test of it, and the functions that are whole
@@ -481,4 +403,97 @@ func TestProgramInREADMEPassesItsTest(t *testing.T) {
 	out, err := exec.Command("go", append([]string{"test", "-timeout", "1m"}, files...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Regexp(t, "^ok ", string(out))
+}
+
+type emptyJoin struct{}
+
+func (emptyJoin) Error() string { return "nothing" }
+
+func (emptyJoin) Unwrap() []error { return nil }
+
+func TestPermanent(t *testing.T) {
+	require.NoError(t, mw.Permanent(nil))
+	err := mw.Permanent(errBoom)
+	require.ErrorIs(t, err, errBoom)
+	require.ErrorContains(t, err, errBoom.Error())
+
+	tests := []struct {
+		name    string
+		onEvent func(context.Context, mw.Event) error
+		want    int
+	}{
+		{"nil", eventReturning(mw.Permanent(nil)), 200},
+		{"wrapped", eventReturning(fmt.Errorf("x: %w", mw.Permanent(errBoom))), 200},
+		{"joined, all of them permanent", eventReturning(errors.Join(mw.Permanent(errBoom), mw.Permanent(errBoom))), 200},
+		{"joined with one that is not", eventReturning(errors.Join(mw.Permanent(errBoom), errBoom)), 500},
+		{"an empty join", eventReturning(emptyJoin{}), 500},
+		{"after EventTimeout", func(ctx context.Context, _ mw.Event) error { <-ctx.Done(); return mw.Permanent(ctx.Err()) }, 200},
+		{"a panic is a failure, whatever its value", func(context.Context, mw.Event) error { panic(mw.Permanent(errBoom)) }, 500},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				store := &recordingStore{}
+				rig := newRig(t, &mw.Handler{Dedup: store, OnEvent: test.onEvent})
+				require.Equal(t, test.want, rig.direct(bodyOf("a")).Status)
+				if test.want == 200 {
+					require.Equal(t, []string{"Reserve", "Commit"}, store.names())
+				} else {
+					require.Equal(t, []string{"Reserve", "Release"}, store.names())
+				}
+			})
+		})
+	}
+}
+
+func TestKeyFromContext(t *testing.T) {
+	require.Empty(t, mw.KeyFromContext(t.Context()))
+	var keys []string
+	scope := func(*http.Request) string { return "tenant" }
+	see := func(ctx context.Context) error {
+		derived, cancel := context.WithCancel(ctx)
+		defer cancel()
+		require.Equal(t, mw.KeyFromContext(ctx), mw.KeyFromContext(derived))
+		keys = append(keys, mw.KeyFromContext(ctx))
+		return nil
+	}
+	body := envelopeOf(eventJSON("a"), eventJSON("b"), auditJSON, eventJSON("a"))
+	rig := newRig(t, &mw.Handler{Scope: scope, OnEvent: func(ctx context.Context, _ mw.Event) error { return see(ctx) }})
+	require.Equal(t, 200, rig.direct(body).Status)
+	rig = newRig(t, &mw.Handler{Scope: scope, OnDelivery: func(ctx context.Context, d *mw.Delivery) error {
+		require.Empty(t, mw.KeyFromContext(ctx), "a delivery has many")
+		require.Equal(t, d.Keys, keys)
+		return nil
+	}})
+	require.Equal(t, 200, rig.direct(body).Status)
+	require.Equal(t, "tenant:delivery/m-b/b", keys[1])
+	require.Regexp(t, "^tenant:delivery/m-a/a/[0-9a-f]{32}/0$", keys[0], "two events have its ids")
+	require.Regexp(t, "^tenant:activity_log.user.updated/[0-9a-f]{32}/[0-9a-f]{32}/2$", keys[2])
+}
+
+type selfWrapping struct{}
+
+func (e selfWrapping) Error() string { return "it wraps itself" }
+
+func (e selfWrapping) Unwrap() error { return e }
+
+func TestErrorThatWrapsItself(t *testing.T) {
+	rig := newRig(t, &mw.Handler{OnEvent: eventReturning(selfWrapping{})})
+	require.Equal(t, 500, rig.direct(bodyOf("a")).Status)
+}
+
+// Mailtrap repeats whole batches, so that a Handler de-duplicates unless it is
+// told not to.
+func TestHandlerDeduplicatesByDefault(t *testing.T) {
+	for _, test := range []struct {
+		store mw.Deduplicator
+		calls int
+	}{{nil, 1}, {mw.NoDedup, 3}} {
+		rig := newRig(t, &mw.Handler{})
+		rig.h.Dedup = test.store
+		for range 3 {
+			require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
+		}
+		require.Len(t, rig.handled(), test.calls)
+	}
 }

@@ -3,13 +3,10 @@ package webhooktest
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -55,7 +52,7 @@ func TestWrongDeduplicators(t *testing.T) {
 	cmd.Env = append(os.Environ(), wrongDedupVariable+"=1")
 	output, _ := cmd.CombinedOutput() // fails, as it must
 	proved := make(map[string]bool)
-	for _, w := range wrongDeduplicators {
+	for _, w := range allWrongDeduplicators {
 		failure := "--- FAIL: TestWrongDeduplicators/" + strings.ReplaceAll(w.name, " ", "_")
 		require.Contains(t, string(output), failure, "%q does not find a store that %s", w.fails, w.name)
 		require.Contains(t, string(output), w.says, "for a store that %s", w.name)
@@ -83,7 +80,7 @@ func testWrongDeduplicators(t *testing.T) {
 			return store
 		})
 	})
-	for _, w := range wrongDeduplicators {
+	for _, w := range allWrongDeduplicators {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			store := newMapStore()
@@ -93,94 +90,16 @@ func testWrongDeduplicators(t *testing.T) {
 	}
 }
 
-type reservations = []mailtrapwebhook.Reservation
-
-// A mapStore is a right implementation whose methods can be made wrong.
-type mapStore struct {
-	reserve         func(ctx context.Context, keys []string, lease time.Duration) (reservations, error)
-	commit, release func(ctx context.Context, keys []string) error
-
-	mu    sync.Mutex
-	marks map[string]mark
-}
-
-type mark struct {
-	handled bool
-	until   time.Time
-}
-
-func newMapStore() *mapStore {
-	m := &mapStore{marks: make(map[string]mark)}
-	m.reserve, m.commit, m.release = m.rightReserve, m.rightCommit, m.rightRelease
-	return m
-}
-
-func (m *mapStore) Reserve(ctx context.Context, keys []string, lease time.Duration) (reservations, error) {
-	return m.reserve(ctx, keys, lease)
-}
-
-func (m *mapStore) Commit(ctx context.Context, keys []string) error { return m.commit(ctx, keys) }
-
-func (m *mapStore) Release(ctx context.Context, keys []string) error { return m.release(ctx, keys) }
-
-func (m *mapStore) rightReserve(ctx context.Context, keys []string, lease time.Duration) (reservations, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	answers := make([]mailtrapwebhook.Reservation, len(keys))
-	for i, key := range keys {
-		found := m.marks[key]
-		switch {
-		case !time.Now().Before(found.until):
-			m.marks[key] = mark{until: time.Now().Add(lease)}
-			answers[i] = reserved
-		case found.handled:
-			answers[i] = handled
-		default:
-			answers[i] = held
-		}
-	}
-	return answers, ctx.Err()
-}
-
-func (m *mapStore) rightCommit(ctx context.Context, keys []string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, key := range keys {
-		m.marks[key] = mark{true, time.Now().Add(longLease)}
-	}
-	return ctx.Err()
-}
-
-func (m *mapStore) rightRelease(ctx context.Context, keys []string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, key := range keys {
-		if !m.marks[key].handled {
-			delete(m.marks, key)
-		}
-	}
-	return ctx.Err()
-}
-
-// get returns the mark of a key, which may be over.
-func (m *mapStore) get(key string) (found mark, ok bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	found, ok = m.marks[key]
-	return found, ok
-}
-
-func (m *mapStore) set(key string, to mark) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.marks[key] = to
-}
-
-// Each of them fails a subtest, which says what is wrong.
-var wrongDeduplicators = []struct {
+// A wrongDeduplicator fails a subtest, which says what is wrong.
+type wrongDeduplicator struct {
 	name, fails, says string
 	spoil             func(m *mapStore)
-}{
+}
+
+// allWrongDeduplicators has those that fail under concurrent calls, too.
+var allWrongDeduplicators = slices.Concat(wrongDeduplicators, wrongConcurrentDeduplicators)
+
+var wrongDeduplicators = []wrongDeduplicator{
 	{"takes all keys of a call or none", "a free key is Reserved, then Held",
 		`"b", key 2 of 2, and not Reserved`, func(m *mapStore) {
 			m.reserve = func(ctx context.Context, keys []string, lease time.Duration) (reservations, error) {
@@ -365,86 +284,6 @@ var wrongDeduplicators = []struct {
 					}
 				}
 				return answers, err
-			}
-		}},
-	{"looks first and then takes", "one of many concurrent calls gets a key",
-		"decide each key atomically, for exactly one", func(m *mapStore) {
-			m.reserve = func(ctx context.Context, keys []string, lease time.Duration) (reservations, error) {
-				free := make(map[string]bool)
-				for _, key := range keys {
-					found, _ := m.get(key)
-					free[key] = !time.Now().Before(found.until)
-				}
-				time.Sleep(rand.N(time.Millisecond))
-				answers, err := m.rightReserve(ctx, keys, lease)
-				for i, key := range keys {
-					if free[key] && answers[i] == held {
-						answers[i] = reserved
-					}
-					free[key] = false
-				}
-				return answers, err
-			}
-		}},
-	{"releases a second time after a while", "a reserved key has one owner",
-		"free a key only in Release", func(m *mapStore) {
-			m.reserve = func(ctx context.Context, keys []string, lease time.Duration) (reservations, error) {
-				time.Sleep(time.Millisecond)
-				return m.rightReserve(ctx, keys, lease)
-			}
-			m.release = func(ctx context.Context, keys []string) error {
-				time.AfterFunc(time.Millisecond, func() { _ = m.rightRelease(context.WithoutCancel(ctx), keys) })
-				return m.rightRelease(ctx, keys)
-			}
-		}},
-	{"looks at a mark and then releases it", "Commit wins over a concurrent Release",
-		"in one atomic step", func(m *mapStore) {
-			m.release = func(ctx context.Context, keys []string) error {
-				var undone []string
-				for _, key := range keys {
-					if found, _ := m.get(key); !found.handled {
-						undone = append(undone, key)
-					}
-				}
-				time.Sleep(2 * time.Millisecond)
-				for _, key := range undone {
-					m.set(key, mark{})
-				}
-				return ctx.Err()
-			}
-		}},
-	{"locks keys in any order", "concurrent calls do not deadlock",
-		"it waits for another call", func(m *mapStore) {
-			var locks sync.Map
-			m.release = func(ctx context.Context, keys []string) error {
-				for i, key := range keys {
-					if slices.Contains(keys[:i], key) {
-						continue
-					}
-					lock, _ := locks.LoadOrStore(key, new(sync.Mutex))
-					lock.(*sync.Mutex).Lock()
-					defer lock.(*sync.Mutex).Unlock()
-					runtime.Gosched()
-				}
-				return m.rightRelease(ctx, keys)
-			}
-		}},
-	{"ignores its context", "an ended context",
-		"Commit ignores that its context is canceled", func(m *mapStore) {
-			m.commit = func(ctx context.Context, keys []string) error { return m.rightCommit(context.WithoutCancel(ctx), keys) }
-		}},
-	{"does not wait for the answer to Commit", "a context that ends during a call",
-		"before its context ended", func(m *mapStore) {
-			m.commit = func(ctx context.Context, keys []string) error {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(30 * time.Millisecond):
-					return m.rightCommit(context.WithoutCancel(ctx), keys)
-				}
 			}
 		}},
 }
