@@ -402,3 +402,23 @@ func TestParseKeepsNothingOfTheBody(t *testing.T) {
 	copy(body, bytes.Repeat([]byte("x"), len(body)))
 	require.Equal(t, soleEvent(t, opened), events[0])
 }
+
+// A program that stores RawJSON puts brackets around it to read it back: the
+// text alone could be taken for a delivery.
+func TestRawJSONInBracketsIsTheEvent(t *testing.T) {
+	body := strings.Join([]string{
+		eventJSON("a"), `3`, `"x"`, `[1]`, `{}`, `{"events":[]}`, `{"event":"new","timestamp":1}`,
+		`{"event":"bounce","message_id":"m","event_id":"e","events":[{"event":"open"}]}`,
+		`{"event":"activity_log.user.updated","timestamp":1,"changes":{ "a" : 1 }}`,
+	}, ",")
+	events, err := mw.Parse([]byte("[" + body + "]"))
+	require.NoError(t, err)
+	require.Len(t, events, 9)
+	for _, ev := range events {
+		again, err := mw.Parse([]byte("[" + ev.RawJSON() + "]"))
+		require.NoError(t, err)
+		require.Len(t, again, 1)
+		require.Equal(t, ev.Key(), again[0].Key())
+		require.Equal(t, ev.RawJSON(), again[0].RawJSON())
+	}
+}
