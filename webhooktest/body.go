@@ -10,7 +10,7 @@ import (
 )
 
 // Body returns a delivery of the events in the format f, as Mailtrap writes it.
-// [mailtrapwebhook.Parse] gives the events back.
+// [mailtrapwebhook.Parse] gives the events back; JSON Lines need one at least.
 //
 // An event is written as its RawJSON. If its fields say something else, because
 // a test changed them or built the event by hand, the fields are written.

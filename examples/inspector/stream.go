@@ -107,8 +107,8 @@ func (in *inspector) stream(w http.ResponseWriter, r *http.Request) {
 }
 
 // streamStart returns the change that a client knows last. fresh is false if
-// that is one of an earlier run of the program, after which the client must
-// load everything again.
+// that is a change of an earlier run of the program: the client must load
+// everything again.
 func (in *inspector) streamStart(lastEventID string) (since uint64, fresh bool) {
 	if lastEventID == "" {
 		return in.store.lastChange(), true

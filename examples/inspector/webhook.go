@@ -139,10 +139,10 @@ func ownStatus(d *delivery) (status int, reason string) {
 		return http.StatusUnsupportedMediaType, "the body is encoded, or its type is not that of JSON or text"
 	case d.verdict.verified == verifiedNo:
 		return http.StatusBadRequest, ""
-	case d.content.fault != nil:
-		return http.StatusUnprocessableEntity, ""
 	case d.content.events > maxEvents:
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("the delivery has more than %d events", maxEvents)
+	case d.content.fault != nil:
+		return http.StatusUnprocessableEntity, ""
 	}
 	return http.StatusOK, ""
 }

@@ -28,6 +28,7 @@ func TestItAnswersAsAHandlerDoes(t *testing.T) {
 	require.NoError(t, err)
 	good := sampleBody("bounce", "inbound.message_received")
 	many := []byte(strings.Repeat(`{"event":"open"}`+"\n", maxEvents+1))
+	manyAndBroken := []byte(`[` + strings.Repeat(`{"event":"open"},`, maxEvents+1) + `x`)
 	for _, test := range []struct {
 		name   string
 		change func(r *http.Request)
@@ -51,6 +52,7 @@ func TestItAnswersAsAHandlerDoes(t *testing.T) {
 		{"8 MiB", func(*http.Request) {}, fill(good, maxBody), 200},
 		{"over 8 MiB", func(*http.Request) {}, fill(good, maxBody+1), 413},
 		{"too many events", func(*http.Request) {}, many, 413},
+		{"too many events and a fault", func(*http.Request) {}, manyAndBroken, 413},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in := newTestInspector(t, listenOptions{secrets: []string{testSecret}})

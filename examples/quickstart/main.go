@@ -114,7 +114,7 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
 		return opts, fmt.Errorf("-listen needs a secret: set %s to the webhook's signing secret,"+
-			" or to several with commas between them", secretVariable)
+			" or to several with commas between them (%w)", secretVariable, err)
 	}
 	return opts, nil
 }
