@@ -85,8 +85,8 @@ func (b *bodyReader) read(ctx context.Context, r *http.Request) error {
 func (b *bodyReader) grow() error {
 	total := min(int64(len(b.chunks)+1)*chunkSize, b.limit)
 	if !b.charge.raise(total) {
-		return refuse(http.StatusServiceUnavailable, fmt.Sprintf("the bodies in flight take MaxInFlightBytes, %d bytes:"+
-			" raise it, or let callbacks return sooner", b.charge.most))
+		return refuse(http.StatusServiceUnavailable, "the bodies in flight take MaxInFlightBytes, %d bytes:"+
+			" raise it, or let callbacks return sooner", b.charge.most)
 	}
 	if b.limit < chunkSize {
 		// The byte past the limit tells a larger body from one that just fits.

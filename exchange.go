@@ -121,7 +121,8 @@ func (x *exchange) chooseVerifier() error {
 	case errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden):
 		return &refusalError{guardStatus(err), err}
 	case err != nil:
-		return &refusalError{http.StatusServiceUnavailable, &explainedError{"VerifierFor failed: " + unprefixed(err), err}}
+		return &refusalError{http.StatusServiceUnavailable,
+			&explainedError{"VerifierFor failed: " + unprefixed(err), err}}
 	case verifier == nil:
 		return refuse(http.StatusForbidden, "VerifierFor returned no verifier: the tenant is unknown")
 	}
@@ -186,8 +187,8 @@ func (x *exchange) decode() (fault, err error) {
 	x.report.Events = len(d.Events)
 	x.countEvents()
 	if fault == errTooManyEvents { // OnMalformed must not see it: the JSON is sound
-		return nil, refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("the delivery has more than MaxEvents, %d, events:"+
-			" raise it if Mailtrap sent them", h.maxEvents()))
+		return nil, refuse(http.StatusRequestEntityTooLarge,
+			"the delivery has more than MaxEvents, %d, events: raise it if Mailtrap sent them", h.maxEvents())
 	}
 	if fault != nil && h.OnMalformed == nil {
 		return nil, &refusalError{http.StatusUnprocessableEntity, fault}
@@ -375,8 +376,8 @@ type refusalError struct {
 func (e *refusalError) Error() string { return e.err.Error() }
 func (e *refusalError) Unwrap() error { return e.err }
 
-func refuse(status int, why string) error {
-	return &refusalError{status, errors.New("mailtrapwebhook: " + why)}
+func refuse(status int, format string, args ...any) error {
+	return &refusalError{status, fmt.Errorf("mailtrapwebhook: "+format, args...)}
 }
 
 // A requestLog logs about one request.

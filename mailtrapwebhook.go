@@ -280,7 +280,7 @@ type Report struct {
 	Dropped    int           // acknowledged though they failed
 	Failed     int           // to be sent again
 	Held       int           // another delivery is handling them
-	Unstarted  int           // for want of time, or as the store or the body failed
+	Unstarted  int           // had no callback, for want of time or a store
 	Unknown    int           // Events that are an [*UnknownEvent]
 	Unreadable int           // Events that have an Err
 	Duration   time.Duration // since the request arrived
