@@ -82,9 +82,9 @@ type Deduplicator interface {
 type Reservation int
 
 const (
-	Reserved Reservation = iota + 1 // it was free, and is the caller's until the lease ends
-	Handled                         // it was committed: the event is a duplicate
-	Held                            // another delivery has it, and may still fail
+	Reserved Reservation = iota + 1 // it was free; now yours for the lease
+	Handled                         // it was committed: a duplicate
+	Held                            // another delivery has it
 )
 
 // String returns "Reserved", "Handled", "Held" or "unknown".

@@ -247,7 +247,7 @@ type Delivery struct {
 	Keys        []string      // of each event
 	Format      Format        // of the body
 	SecretIndex int           // of the secret that matched
-	Duplicates  int           // events left out, because they were handled before
+	Duplicates  int           // events left out: handled before
 	ReceivedAt  time.Time     // when the request arrived
 	Request     *http.Request // without its body
 }
@@ -280,7 +280,7 @@ type Report struct {
 	Dropped    int           // acknowledged though they failed
 	Failed     int           // to be sent again
 	Held       int           // another delivery is handling them
-	Unstarted  int           // had no callback, for want of time or a store
+	Unstarted  int           // no callback was called for them
 	Unknown    int           // Events that are an [*UnknownEvent]
 	Unreadable int           // Events that have an Err
 	Duration   time.Duration // since the request arrived
