@@ -23,7 +23,7 @@ type batch struct {
 
 	mu      sync.Mutex
 	failure failure     // the first that makes the answer 500
-	final   *Report     // the counts that are answered, set when no callback is to start any more
+	final   *Report     // the counts of the answer, or nil while callbacks may start
 	marking func() bool // stops the mark that is due; nil if none is
 	marked  time.Time   // when the store was last told
 }

@@ -46,32 +46,34 @@ import (
 // secret is reset.
 type Deduplicator interface {
 	// Reserve tries to take each key for the duration of lease. It returns one
-	// [Reservation] for each key, in the order of keys. The answers may be mixed:
-	// a Held or Handled key is no error. If keys holds a free key twice, the first
-	// is Reserved and the second is Held.
+	// [Reservation] for each key, in the order of keys. The answers may be
+	// mixed: a Held or Handled key is no error. If keys holds a free key twice,
+	// the first is Reserved and the second is Held.
 	//
 	// When a lease ends without Commit or Release, the key is free again: its
 	// process has gone. [Handler] asks for a lease that is longer than it works
-	// on a delivery, of up to 88 seconds. The next retry comes after 5 minutes. The
-	// first one of an inbound event may come earlier, and is then Held.
+	// on a delivery, of up to 88 seconds. The next retry comes after 5 minutes.
+	// The first one of an inbound event may come earlier, and is then Held.
 	//
 	// After an error the Handler ignores the answers and calls no callback. The
-	// store should free the keys that it took. The others stay taken until their
-	// lease ends.
+	// store should free the keys that it took. The others stay taken until
+	// their lease ends.
 	Reserve(ctx context.Context, keys []string, lease time.Duration) ([]Reservation, error)
 
 	// Commit makes each key Handled from now on. It must do so for any key:
 	// reserved, reserved by another delivery, free because its lease has ended,
-	// Handled already, or never seen. The event was handled, and only that counts.
+	// Handled already, or never seen. The event was handled, and only that
+	// counts.
 	//
 	// After an error some keys may be Handled and others not. Mailtrap's answer
 	// does not change, because the work is done. If such an event comes again
 	// after its lease, it is handled again.
 	Commit(ctx context.Context, keys []string) error
 
-	// Release frees each key that is reserved. It must not remove a Handled mark,
-	// and must accept a key that it does not know. It need not check whose the
-	// reservation is: [Handler] releases no key whose lease has ended.
+	// Release frees each key that is reserved. It must not remove a Handled
+	// mark, and must accept a key that it does not know. It need not check
+	// whose the reservation is: [Handler] releases no key whose lease has
+	// ended.
 	//
 	// After an error the keys stay taken until their lease ends.
 	Release(ctx context.Context, keys []string) error
