@@ -115,7 +115,7 @@ func (c *calls) work(w *worker) {
 		}
 	}()
 	// A few contexts at a time save 3 % of a delivery. A callback that
-	// keeps one of them keeps all, and these few are small.
+	// keeps one of them keeps these few, and the text of all keys.
 	var contexts []callContext
 	for c.begin(w) {
 		if len(contexts) == 0 {

@@ -17,7 +17,8 @@ import (
 //     them: before the answer, and again when abandoned callbacks return.
 //
 // Keys are opaque and never empty. Every key is of bounded length, except for
-// the prefix that Handler.Scope adds.
+// the prefix that Handler.Scope adds. The keys of a delivery share one text:
+// clone a key that you keep in memory.
 //
 // # Guarantees
 //

@@ -32,9 +32,12 @@ const (
 // mapped4 holds the IPv4 addresses that are written as IPv6: ::ffff:192.0.2.1.
 var mapped4 = netip.MustParsePrefix("::ffff:0:0/96")
 
-// shared holds the addresses that providers share among customers, and clouds
-// among containers: RFC 6598.
-var shared = netip.MustParsePrefix("100.64.0.0/10")
+// notPublic are the ranges that netip takes for public.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("100.64.0.0/10"), // shared by a provider's customers, or a cloud's containers: RFC 6598
+	netip.MustParsePrefix("64:ff9b::/96"),  // all of IPv4, behind a translator: RFC 6052
+	netip.MustParsePrefix("fec0::/10"),     // site-local, the private addresses of before
+}
 
 // IPRanges returns the ranges that Mailtrap sends webhooks and mail from:
 // 45.158.83.0/24 and 5.181.200.0/24. Allow these. Mailtrap: "whitelist the full
@@ -137,7 +140,8 @@ func httpsOnly(client *http.Client) *http.Client {
 //
 //   - a prefix shorter than /16 (IPv4) or /32 (IPv6)
 //   - a prefix or an address that is private, shared (100.64.0.0/10), loopback,
-//     link-local, multicast, unspecified, 0.0.0.0/8 or 224.0.0.0 and above
+//     link-local, site-local, multicast, unspecified, IPv4 behind a translator
+//     (64:ff9b::/96), 0.0.0.0/8, or 224.0.0.0 and above
 //   - an address with a zone
 //   - an IPv6 prefix that includes all IPv4 addresses written as IPv6
 //
@@ -251,7 +255,8 @@ func publicRange(p netip.Prefix) (netip.Prefix, error) {
 	switch a := p.Addr(); {
 	case p.Bits() < minBits:
 		return netip.Prefix{}, fmt.Errorf("is wider than /%d", minBits)
-	case a.IsPrivate(), shared.Contains(a), !a.IsGlobalUnicast(), a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 224):
+	case slices.ContainsFunc(notPublic, p.Overlaps), a.IsPrivate(), !a.IsGlobalUnicast(),
+		a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 224):
 		return netip.Prefix{}, errors.New("is not of the public internet")
 	}
 	return p, nil

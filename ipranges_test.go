@@ -118,6 +118,9 @@ var badRanges = map[string]string{
 	"100.64.0.0/16":               "public internet",
 	"100.127.255.255":             "public internet",
 	"fc00::/32":                   "public internet",
+	"fec0::/32":                   "public internet",
+	"64:ff9b::/96":                "public internet",
+	"64:ff9b::/32":                "public internet",
 	"fd12:3456::/48":              "public internet",
 	"127.0.0.0/16":                "public internet",
 	"127.0.0.1":                   "public internet",
@@ -391,7 +394,8 @@ func TestFetchIPRangesHeedsTheContext(t *testing.T) {
 
 // specialRanges are the prefixes that no range may overlap.
 var specialRanges = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "0.0.0.0/32", "169.254.0.0/16",
-	"0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8", "::ffff:0:0/96", "100.64.0.0/10")
+	"0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8", "::ffff:0:0/96", "100.64.0.0/10",
+	"64:ff9b::/96", "fec0::/10")
 
 // naiveRanges walks the unmarshalled document. keys is how many object keys it met, a repeated one counted once.
 func naiveRanges(v any, each func(netip.Prefix)) (keys int) {

@@ -162,7 +162,7 @@ type Handler struct {
 
 	// Scope returns a prefix for the keys of a request's events, such as the
 	// tenant's name, so that no tenant's events are taken for another's. A
-	// colon follows it. Scope is required when VerifierFor is set, unless Dedup
+	// colon follows it. It must return when the request's context ends. Scope is required when VerifierFor is set, unless Dedup
 	// is NoDedup, and must then not return "".
 	Scope func(*http.Request) string
 
@@ -413,7 +413,7 @@ func (h *Handler) mayDiagnose(now time.Time) bool {
 
 // Validate returns an error that says what is wrong with the Handler's fields
 // and what to set instead, or nil. Call it when your program starts: such a
-// Handler answers 500 to every request.
+// Handler answers 500 to every request, and a nil one panics.
 //
 // Validate also reports what would work and cannot be meant: a [Guard] of this
 // package without credentials, and a duration without a unit, such as a Timeout
@@ -431,16 +431,25 @@ func (h *Handler) Validate() error {
 		checkUnit("Timeout", h.Timeout),
 		checkUnit("EventTimeout", h.EventTimeout),
 		checkUnit("GiveUpAfter", h.GiveUpAfter),
+		checkUnit("Dedup.Retention", h.retention()),
 	)
+}
+
+// retention returns that of a [MemoryDeduplicator], or 0.
+func (h *Handler) retention() time.Duration {
+	if d, ok := h.Dedup.(*MemoryDeduplicator); ok {
+		return d.Retention
+	}
+	return 0
 }
 
 // checkUnit reports a duration that must be a bare number. A nanosecond may be
 // meant, for "at once"; a few of them cannot.
 func checkUnit(field string, d time.Duration) error {
-	if d <= time.Nanosecond || d >= time.Microsecond {
+	if d <= time.Nanosecond || d >= time.Millisecond {
 		return nil
 	}
-	return fmt.Errorf("mailtrapwebhook: the Handler's %s is %v: give it a unit, such as %d * time.Second", field, d, d)
+	return fmt.Errorf("mailtrapwebhook: the Handler's %s is %v: give it a unit, as in 25 * time.Second", field, d)
 }
 
 // checkSetup reports what ServeHTTP cannot work with.

@@ -217,6 +217,10 @@ func TestValidateReportsWhatCannotBeMeant(t *testing.T) {
 		"Timeout is 25ns: give it a unit":             {Timeout: 25},
 		"EventTimeout is 5ns":                         {EventTimeout: 5},
 		"GiveUpAfter is 3ns":                          {GiveUpAfter: 3},
+		"Timeout is 25µs":                             {Timeout: 25_000},
+		"EventTimeout is 5µs":                         {EventTimeout: 5000},
+		"GiveUpAfter is 10.8µs":                       {GiveUpAfter: 10_800},
+		"Dedup.Retention is 72ns":                     {Dedup: &mw.MemoryDeduplicator{Retention: 72}},
 	} {
 		rig := newRig(t, h)
 		require.ErrorContains(t, rig.h.Validate(), want)
@@ -224,7 +228,7 @@ func TestValidateReportsWhatCannotBeMeant(t *testing.T) {
 		require.NotEqual(t, 500, rig.direct(bodyOf("a")).Status)
 	}
 	for _, h := range []*mw.Handler{
-		{GiveUpAfter: time.Nanosecond, EventTimeout: time.Microsecond},
+		{GiveUpAfter: time.Nanosecond, EventTimeout: time.Millisecond},
 		refusing(mw.NewIPAllowlist(nil).Guard()), // Set may follow
 	} {
 		require.NoError(t, newRig(t, h).h.Validate())

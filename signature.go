@@ -52,11 +52,12 @@ func Sign(body []byte, secret string) string {
 	return hex.EncodeToString(mac(secret, body))
 }
 
-// isBlank reports whether a secret has nothing but white space and characters
-// that nobody sees. NUL bytes alone are the same HMAC key as no secret at all.
+// isBlank reports whether a secret has nothing but white space, characters
+// without a width, and quotes. Files of variables with SECRET="" may yield two
+// quotes, and NUL bytes are the same HMAC key as no secret at all.
 func isBlank(secret string) bool {
 	return strings.IndexFunc(secret, func(r rune) bool {
-		return !unicode.IsSpace(r) && !strings.ContainsRune("\x00\ufeff\u200b", r)
+		return !unicode.IsSpace(r) && !unicode.Is(unicode.Cf, r) && !strings.ContainsRune("\x00\"'", r)
 	}) < 0
 }
 
@@ -318,9 +319,12 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 		size = int(min(length, trustedLength)) + 1
 	}
 	body := make([]byte, 0, size)
-	for {
+	for empty := 0; empty < maxEmptyReads; empty++ {
 		n, err := r.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
+		if n > 0 {
+			empty = 0
+		}
 		switch {
 		case err == io.EOF:
 			return body, nil
@@ -330,6 +334,7 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 			body = slices.Grow(body, len(body)) // doubles, as more bytes arrive
 		}
 	}
+	return nil, io.ErrNoProgress
 }
 
 // closedBefore reports whether err says that a request's body was closed before

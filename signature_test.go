@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -753,10 +754,10 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// noSecret reports whether a secret is white space and what nobody sees.
-func noSecret(secret string) bool {
-	return strings.TrimSpace(strings.NewReplacer("\x00", " ", "\ufeff", " ", "\u200b", " ").Replace(secret)) == ""
-}
+// noSecret reports whether a secret is white space, what nobody sees, and quotes.
+func noSecret(secret string) bool { return blankSecret.MatchString(secret) }
+
+var blankSecret = regexp.MustCompile(`^[\pZ\p{Cf}\t\n\v\f\r\x{85}\x00"']*$`)
 
 // directlyAccepted is what Verify must answer, by crypto/hmac alone.
 func directlyAccepted(body []byte, signature, secret string) bool {
@@ -773,10 +774,27 @@ func directlyAccepted(body []byte, signature, secret string) bool {
 // NUL bytes make the HMAC key of no secret at all, and a buffer that was never
 // filled holds nothing else.
 func TestInvisibleSecretsAreNone(t *testing.T) {
-	for _, secret := range []string{"\x00", strings.Repeat("\x00", 32), "\ufeff", "\u200b", " \x00\n"} {
+	for _, secret := range []string{
+		"\x00", strings.Repeat("\x00", 32), "\ufeff", "\u200b", " \x00\n", "\u2060", "\u00ad", "\u200c", "\u180e",
+		`""`, "''", ` "" `,
+	} {
 		_, err := mailtrapwebhook.NewVerifier(fixtureSecret, secret)
 		require.ErrorIs(t, err, mailtrapwebhook.ErrNoSecret, "%q", secret)
 		require.ErrorIs(t, mailtrapwebhook.Verify([]byte(fixtureBody), fixtureSignature, secret), mailtrapwebhook.ErrNoSecret)
 		require.Empty(t, mailtrapwebhook.Sign([]byte(fixtureBody), secret))
 	}
 }
+
+// A body that gives nothing and never ends must not keep VerifyRequest for good.
+func TestVerifyRequestEndsOnABodyThatGivesNothing(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/", emptyReader{})
+	r.Header.Set(mailtrapwebhook.SignatureHeader, fixtureSignature)
+	v, err := mailtrapwebhook.NewVerifier(fixtureSecret)
+	require.NoError(t, err)
+	_, err = v.VerifyRequest(r)
+	require.ErrorIs(t, err, io.ErrNoProgress)
+}
+
+type emptyReader struct{}
+
+func (emptyReader) Read([]byte) (int, error) { return 0, nil }

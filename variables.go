@@ -62,16 +62,18 @@ func (v Variables) Decode(dst any) error {
 	}
 	err := json.Unmarshal([]byte(v), dst)
 	// The texts of these errors quote the variables, which may be personal.
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("mailtrapwebhook: a custom variable does not fit a Go %v: decode it into an any", wrong.Type)
-	}
-	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+	// Only a pointer that cannot be used is about the program alone.
+	switch err := err.(type) {
+	case nil:
+		return nil
+	case *json.SyntaxError:
 		return errors.New("mailtrapwebhook: the custom variables are not JSON")
-	}
-	if err != nil {
+	case *json.InvalidUnmarshalError:
 		return fmt.Errorf("mailtrapwebhook: cannot decode the custom variables: %w", err)
+	case *json.UnmarshalTypeError:
+		return fmt.Errorf("mailtrapwebhook: a custom variable does not fit a Go %v: decode it into an any", err.Type)
 	}
-	return nil
+	return errors.New("mailtrapwebhook: a custom variable does not fit its Go type: decode it into an any")
 }
 
 // MarshalJSON implements [json.Marshaler]. No variables are null.

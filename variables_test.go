@@ -2,7 +2,10 @@ package mailtrapwebhook_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
@@ -119,6 +122,19 @@ func TestVariablesDecode(t *testing.T) {
 		require.NotContains(t, err.Error(), "Secret")
 		require.NotContains(t, err.Error(), "7777")
 		require.NotContains(t, err.Error(), "'S'")
+	}
+
+	// Types that decode themselves quote what they cannot read.
+	text := mw.Variables(`{"n":"alice@example.com"}`)
+	for _, into := range []any{
+		new(struct{ N json.Number }), new(struct{ N time.Time }), new(struct{ N netip.Addr }),
+		new(struct {
+			N int `json:",string"`
+		}),
+	} {
+		err := text.Decode(into)
+		require.Error(t, err)
+		require.NotContains(t, fmt.Sprintf("%+v", err), "alice")
 	}
 }
 

@@ -22,6 +22,8 @@ var unproven = []mismatch{
 		cause: "JSON are sorted, so perhaps a program", fix: "JSON middleware"},
 	{name: "keys sorted in lines", body: `{"events":[{"a":1,"b":2,"c":[1],"d":{"y":1,"z":2},"e":5}]}` + "\n" + `{"a":1}`, cause: "JSON are sorted"},
 	{name: "few keys sorted", body: `{"a":1,"b":2,"c":3}`, cause: "no known change"},
+	// What comes late costs more to find than it is worth.
+	{name: "keys sorted at first", body: "[" + strings.Repeat(`{"a":1,"b":2,"c":3,"d":4},`, 4096) + `{"b":1,"a":2}]`, cause: "JSON are sorted"},
 	{name: "one object not sorted", body: `{"a":1,"b":2,"c":3,"d":4,"e":{"b":1,"a":2}}`, cause: "no known change"},
 	{name: "one line not sorted", body: `{"a":1,"b":2,"c":3,"d":4,"e":5}` + "\n" + `{"b":1,"a":2}`, cause: "no known change"},
 	{name: "key order changed", signed: `{"a":1,"b":2}`, body: `{"b":2,"a":1}`, cause: "no known change", fix: "parsed and encoded again"},
