@@ -102,8 +102,9 @@ type Handler struct {
 	// VerifierFor, if not nil, takes the place of Verifier. It returns the
 	// verifier for a request, such as that of the tenant in its path. It must
 	// not read the body, and must return when the request's context ends. The
-	// Handler ends it when Timeout is over. A nil Verifier is answered 403, an error that wraps
-	// ErrForbidden 403, one that wraps ErrUnauthorized 401, and any other 503.
+	// Handler ends it when Timeout is over. A nil Verifier is answered 403, an
+	// error that wraps ErrForbidden 403, one that wraps ErrUnauthorized 401,
+	// and any other 503.
 	VerifierFor func(*http.Request) (*Verifier, error)
 
 	// OnEvent is called for each event that Dedup has not seen handled. One
@@ -143,8 +144,9 @@ type Handler struct {
 	// OnDrop returns an error, the event is not dropped but fails. Store the
 	// event, under its key, for a person to look at.
 	//
-	// OnDrop is called after all the OnEvent calls of a delivery. An OnEvent call
-	// that was abandoned and fails later is not dropped: the retry decides.
+	// OnDrop is called after all the OnEvent calls of a delivery. An OnEvent
+	// call that was abandoned and fails later is not dropped: the retry
+	// decides.
 	//
 	// ctx ends a second after Timeout at the latest, so that even an event that
 	// took all the time can be dropped. With NoDedup a retry for the sake of
@@ -162,8 +164,9 @@ type Handler struct {
 
 	// Scope returns a prefix for the keys of a request's events, such as the
 	// tenant's name, so that no tenant's events are taken for another's. A
-	// colon follows it. It must return when the request's context ends. Scope is required when VerifierFor is set, unless Dedup
-	// is NoDedup, and must then not return "".
+	// colon follows it. It must return when the request's context ends. Scope
+	// is required when VerifierFor is set, unless Dedup is NoDedup, and must
+	// then not return "".
 	Scope func(*http.Request) string
 
 	// Concurrency is how many OnEvent calls of one delivery run at a time. 0
@@ -189,8 +192,8 @@ type Handler struct {
 	// 3 hours keeps one event from pausing it. An outage of yours that lasts
 	// longer drops every event that fails; OnDrop can store them.
 	//
-	// The age counts from the event's Time, not from the first attempt. An event
-	// has no age if its Time is absent, before 2021, or in the future. An
+	// The age counts from the event's Time, not from the first attempt. An
+	// event has no age if its Time is absent, before 2021, or in the future. An
 	// UnknownEvent has no Time: return nil for kinds that you do not know.
 	GiveUpAfter time.Duration
 

@@ -148,8 +148,8 @@ func (d *MemoryDeduplicator) lock(ctx context.Context) (now time.Duration, err e
 	}
 	now = time.Since(d.start)
 	retention := cmp.Or(d.Retention, defaultRetention)
-	// A generation begins when it was due, not with this call: otherwise the old
-	// keys would outlive twice Retention.
+	// A generation begins when it was due, not with this call: otherwise the
+	// old keys would outlive twice Retention.
 	if now-d.began >= retention {
 		d.rotate(d.began + retention)
 	}
@@ -198,6 +198,7 @@ func (d *MemoryDeduplicator) sweep(now time.Duration) {
 		}
 	}
 	d.leases = current
-	// Sweeping again when their number has doubled looks at each lease about once.
+	// Sweeping again when their number has doubled looks at each lease about
+	// once.
 	d.sweepAt = max(fewLeases, 2*len(current))
 }
