@@ -80,7 +80,7 @@ func (b *bodyReader) read(ctx context.Context, r *http.Request) error {
 }
 
 // grow takes another chunk, if the charge can be paid. A body of the limit's
-// size costs the limit and not a joined chunk more, so that one always fits
+// size costs the limit and not a whole chunk more, so that one always fits
 // into a MaxInFlightBytes that equals MaxBodyBytes.
 func (b *bodyReader) grow() error {
 	total := min(int64(len(b.chunks)+1)*chunkSize, b.limit)
