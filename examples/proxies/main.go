@@ -13,7 +13,8 @@
 // The program believes what the addresses of -trust say about the client. Name
 // the addresses that your proxies connect from, and no others. A client of the
 // Unix socket counts as 127.0.0.1. The program's group can connect: let the
-// proxy's user, such as www-data, be in it.
+// proxy's user, such as www-data, be in it. While one program has the socket,
+// another does not start there. The file beside it that ends in .lock stays.
 //
 // At SIGTERM /readyz answers 503 first. The program takes deliveries for 5 more
 // seconds (-drain), answers those that have begun, and ends within 35 seconds.

@@ -50,19 +50,13 @@ func TestWrongArguments(t *testing.T) {
 func TestProgramOnUnixSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), "socket")
-	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	require.NoError(t, err)
-	left.SetUnlinkOnClose(false)
-	require.NoError(t, left.Close())
-
+	leaveSocket(t, path)
 	ctx, term := context.WithCancel(t.Context())
 	defer term()
 	var said lockedBuffer
 	ended := make(chan int, 1)
 	go func() { ended <- run(ctx, []string{"-listen", "unix:" + path, "-drain", "3s"}, withSecret, &said) }()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
+	client := clientOf(path)
 	status := func(method, path string, forwarded ...string) int {
 		body := webhooktest.Body(mailtrapwebhook.FormatJSON, webhooktest.Sample("bounce"))
 		r := webhooktest.NewRequest("http://webhooks.example.com"+path, secret, body)
@@ -102,6 +96,104 @@ func TestProgramRemovesNothingButASocket(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("precious"), 0o600))
 	require.Equal(t, 1, run(t.Context(), []string{"-listen", "unix:" + path}, withSecret, io.Discard))
 	require.FileExists(t, path)
+}
+
+// clientOf returns a client of a Unix socket.
+func clientOf(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+}
+
+// A second program does not start on the socket of one that runs, and leaves
+// the socket to it.
+func TestSecondProgramDoesNotStart(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "socket")
+	args := []string{"-listen", "unix:" + path, "-drain", "0"}
+	start := func() (end func() int) {
+		ctx, term := context.WithCancel(t.Context())
+		var said lockedBuffer
+		ended := make(chan int, 1)
+		go func() { ended <- run(ctx, args, withSecret, &said) }()
+		require.Eventually(t, func() bool { return ask(path) == nil }, aWhile, time.Millisecond, "%s", &said)
+		return func() int { term(); return <-ended }
+	}
+	requireRefusal := func() {
+		t.Helper()
+		ctx, term := context.WithTimeout(t.Context(), 2*time.Second) // ends a program that starts
+		defer term()
+		var said lockedBuffer
+		require.Equal(t, 1, run(ctx, args, withSecret, &said), "%s", &said)
+		require.Contains(t, said.String(), "another program listens there")
+	}
+	end := start()
+	requireRefusal()
+	require.NoError(t, ask(path))
+	require.Zero(t, end())
+	require.NoFileExists(t, path)
+
+	end = start()
+	require.NoError(t, os.Remove(path)) // by hand
+	requireRefusal()
+	require.Zero(t, end())
+
+	foreign, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	requireRefusal()
+	require.FileExists(t, path)
+	require.NoError(t, foreign.Close())
+	require.Zero(t, start()())
+}
+
+// ask returns an error unless a program answers on a Unix socket.
+func ask(path string) error {
+	client := clientOf(path)
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://webhooks.example.com/readyz")
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Of programs that start at the same time after a kill, one listens.
+func TestOneOfManyListens(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		path := filepath.Join(shortDir(t), "socket")
+		leaveSocket(t, path)
+		listeners := make(chan net.Listener)
+		const n = 8
+		for range n {
+			go func() {
+				listener, _ := listen("unix:" + path)
+				listeners <- listener
+			}()
+		}
+		var one net.Listener
+		for range n {
+			if listener := <-listeners; listener != nil {
+				require.Nil(t, one, "two programs listen")
+				one = listener
+			}
+		}
+		require.NotNil(t, one)
+		conn, err := net.Dial("unix", path)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		require.NoError(t, one.Close())
+		require.NoFileExists(t, path)
+	}
+}
+
+// leaveSocket leaves a socket at path, as a program does that is killed.
+func leaveSocket(t *testing.T, path string) {
+	t.Helper()
+	killed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	require.NoError(t, err)
+	killed.SetUnlinkOnClose(false)
+	require.NoError(t, killed.Close())
 }
 
 type lockedBuffer struct {
