@@ -10,9 +10,9 @@
 // program runs, and /readyz while it takes deliveries. The configurations pass
 // neither of them to the public.
 //
-// The program believes what the addresses of -trust say about the client. Name
-// the addresses that your proxies connect from, and no others. A client of the
-// Unix socket counts as 127.0.0.1. The program's group can connect: let the
+// The program believes what proxies on the same machine say about the client.
+// With -trust, name the addresses that other proxies connect from, and no
+// others. A client of the Unix socket counts as 127.0.0.1. The program's group can connect: let the
 // proxy's user, such as www-data, be in it. While one program has the socket,
 // another does not start there. The file beside it that ends in .lock stays.
 //
@@ -79,8 +79,18 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		"receive deliveries on this `address`, or on unix:/path of a socket")
 	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain,
 		"receive for this `duration` after a signal, while /readyz answers 503")
-	trust := flags.String("trust", "127.0.0.1/32,::1/128",
-		"believe the proxies that connect from these `prefixes`, with commas between")
+	opts.trust = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}
+	flags.Func("trust", "believe also the proxies that connect from these `prefixes`, with commas between",
+		func(prefixes string) error {
+			for text := range strings.SplitSeq(prefixes, ",") {
+				prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+				if err != nil {
+					return errors.New("write prefixes as 192.0.2.0/24,2001:db8::/32")
+				}
+				opts.trust = append(opts.trust, prefix)
+			}
+			return nil
+		})
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
@@ -92,13 +102,6 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		return opts, err
 	case flags.NArg() > 0:
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	for text := range strings.SplitSeq(*trust, ",") {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			return opts, errors.New("-trust has something else than prefixes: write it as 127.0.0.1/32,2001:db8::/32")
-		}
-		opts.trust = append(opts.trust, prefix)
 	}
 	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {

@@ -25,7 +25,8 @@ func TestWrongArguments(t *testing.T) {
 	for says, args := range map[string][]string{
 		`unexpected argument "x"`:              {"x"},
 		"flag provided but not defined: -port": {"-port", "1"},
-		"-trust has something else":            {"-trust", "192.0.2.1"},
+		"-trust: write prefixes as":            {"-trust", "192.0.2.1"},
+		`invalid value "" for flag -trust`:     {"-trust", ""},
 	} {
 		var said bytes.Buffer
 		require.Equal(t, 2, run(t.Context(), args, withSecret, &said))
@@ -55,7 +56,9 @@ func TestProgramOnUnixSocket(t *testing.T) {
 	defer term()
 	var said lockedBuffer
 	ended := make(chan int, 1)
-	go func() { ended <- run(ctx, []string{"-listen", "unix:" + path, "-drain", "3s"}, withSecret, &said) }()
+	go func() {
+		ended <- run(ctx, []string{"-listen", "unix:" + path, "-drain", "3s", "-trust", "192.0.2.0/24"}, withSecret, &said)
+	}()
 	client := clientOf(path)
 	status := func(method, path string, forwarded ...string) int {
 		body := webhooktest.Body(mailtrapwebhook.FormatJSON, webhooktest.Sample("bounce"))
@@ -73,7 +76,8 @@ func TestProgramOnUnixSocket(t *testing.T) {
 	require.Equal(t, http.StatusOK, status("GET", "/healthz"))
 	const webhook = "/webhooks/mailtrap"
 	require.Equal(t, http.StatusOK, status("POST", webhook, "45.158.83.130"))
-	require.Equal(t, http.StatusForbidden, status("POST", webhook, "45.158.83.130, 192.0.2.1"))
+	require.Equal(t, http.StatusOK, status("POST", webhook, "45.158.83.130, 192.0.2.1"))
+	require.Equal(t, http.StatusForbidden, status("POST", webhook, "45.158.83.130, 198.51.100.1"))
 	require.Equal(t, http.StatusForbidden, status("POST", webhook))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
