@@ -38,8 +38,6 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
@@ -75,10 +73,9 @@ type options struct {
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
 	flags := flag.NewFlagSet("proxies", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.listen, "listen", "127.0.0.1:8080",
+	serve.AddressVar(flags, &opts.listen, "listen", "127.0.0.1:8080",
 		"receive deliveries on this `address`, or on unix:/path of a socket")
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain,
-		"receive for this `duration` after a signal, while /readyz answers 503")
+	serve.DrainVar(flags, &opts.drain)
 	opts.trust = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}
 	flags.Func("trust", "believe also the proxies that connect from these `prefixes`, with commas between",
 		func(prefixes string) error {
@@ -95,7 +92,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
 		fmt.Fprintf(stderr, "Usage of proxies; %s must hold the signing secret,"+
-			" or those of several webhooks with commas between:\n", secretVariable)
+			" or those of several webhooks with commas between:\n", serve.SecretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -103,10 +100,6 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case flags.NArg() > 0:
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
-	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with a comma between", secretVariable)
-	}
-	return opts, nil
+	opts.verifier, err = serve.NewVerifier(getenv(serve.SecretVariable))
+	return opts, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -26,6 +27,8 @@ func TestWrongArguments(t *testing.T) {
 		`unexpected argument "x"`:              {"x"},
 		"flag provided but not defined: -port": {"-port", "1"},
 		"-trust: write prefixes as":            {"-trust", "192.0.2.1"},
+		`invalid value "" for flag -listen`:    {"-listen", ""},
+		"-drain: make it 0s to 10s":            {"-drain", "-5s"},
 		`invalid value "" for flag -trust`:     {"-trust", ""},
 	} {
 		var said bytes.Buffer
@@ -35,7 +38,7 @@ func TestWrongArguments(t *testing.T) {
 	for _, value := range []string{"", "\n", secret + ","} {
 		var said bytes.Buffer
 		require.Equal(t, 2, run(t.Context(), nil, func(string) string { return value }, &said))
-		require.Contains(t, said.String(), "set "+secretVariable)
+		require.Contains(t, said.String(), "set "+serve.SecretVariable)
 		require.NotContains(t, said.String(), secret)
 	}
 	var said bytes.Buffer
@@ -43,6 +46,8 @@ func TestWrongArguments(t *testing.T) {
 	require.Contains(t, said.String(), "-listen")
 	require.Equal(t, 1, run(t.Context(), []string{"-listen", "192.0.2.1:1"}, withSecret, &said))
 	require.Contains(t, said.String(), "cannot assign requested address")
+	require.Equal(t, 1, run(t.Context(), []string{"-listen", "unix:"}, withSecret, &said))
+	require.Contains(t, said.String(), "-listen names no socket")
 }
 
 // A program takes deliveries of Mailtrap's from its proxy on a Unix socket,

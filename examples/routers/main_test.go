@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -142,7 +143,7 @@ func (s *instance) serve(t *testing.T, srv server) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.ended <- serve(ctx, srv, listener, s.health, 0, shutdownTimeout)
+		s.ended <- serveUntil(ctx, srv, listener, s.health, 0, shutdownTimeout)
 	}()
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
@@ -437,7 +438,7 @@ func TestEndIsNotHeldUp(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
 			ctx, interrupt := context.WithCancel(t.Context())
-			go func() { s.ended <- serve(ctx, srv, listener, s.health, 0, 100*time.Millisecond) }()
+			go func() { s.ended <- serveUntil(ctx, srv, listener, s.health, 0, 100*time.Millisecond) }()
 			conn, err := net.Dial("tcp", listener.Addr().String())
 			require.NoError(t, err)
 			defer conn.Close()
@@ -461,7 +462,9 @@ func TestProgramServesUntilInterrupted(t *testing.T) {
 		t.Run(router, func(t *testing.T) {
 			t.Parallel()
 			ctx, interrupt := context.WithCancel(t.Context())
-			getenv := func(name string) string { return map[string]string{secretVariable: "another," + secret + "\n"}[name] }
+			getenv := func(name string) string {
+				return map[string]string{serve.SecretVariable: "another," + secret + "\n"}[name]
+			}
 			stderr, w := io.Pipe()
 			ended := make(chan error, 1)
 			args := []string{"-router", router, "-listen", "127.0.0.1:0", "-drain", "2s"}
