@@ -52,7 +52,7 @@ import (
 const (
 	readTimeout     = 30 * time.Second // Mailtrap waits no longer
 	writeTimeout    = 35 * time.Second // callbacks may take 25 seconds
-	idleTimeout     = 2 * time.Minute
+	idleTimeout     = 3 * time.Minute  // proxies must hang up first, and Caddy keeps connections for 2 minutes
 	shutdownTimeout = 30 * time.Second // a Handler answers within 29.5 seconds
 )
 
@@ -148,6 +148,7 @@ func newServer(router string, site *site) (server, error) {
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    64 << 10,
 	}, nil
 }
 

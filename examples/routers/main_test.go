@@ -428,6 +428,35 @@ func TestShutdownWaitsForDeliveries(t *testing.T) {
 	}
 }
 
+func TestRefusesLargeHeaders(t *testing.T) {
+	for _, router := range routerNames() {
+		t.Run(router, func(t *testing.T) {
+			s := start(t, router)
+			status, _ := s.send(t, webhookPath, inJSON("delivery"), func(r *http.Request) {
+				r.Header.Set("X-Large", strings.Repeat("x", 80<<10))
+			})
+			require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, status)
+		})
+	}
+}
+
+// Caddy keeps connections for two minutes. If the program closed one first, a
+// delivery that is under way there would fail.
+func TestProxiesHangUpFirst(t *testing.T) {
+	for _, router := range routerNames() {
+		srv, err := newServer(router, newInstance(t).site)
+		require.NoError(t, err)
+		var idle time.Duration
+		switch srv := srv.(type) {
+		case *http.Server:
+			idle = srv.IdleTimeout
+		case fiberServer:
+			idle = srv.app.Config().IdleTimeout
+		}
+		require.Greater(t, idle, 2*time.Minute, router)
+	}
+}
+
 // A client that never ends its request must not hold up the end.
 func TestEndIsNotHeldUp(t *testing.T) {
 	for _, router := range routerNames() {
