@@ -112,7 +112,7 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 
 // receive receives deliveries until ctx ends.
 func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error {
-	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	logger := slog.New(slog.NewTextHandler(stdout, serve.LogOptions()))
 	store, closeStore, err := openStore(ctx, opts.store, logger)
 	if err != nil {
 		return err

@@ -75,7 +75,7 @@ const minPurge = 25 * time.Hour
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	logger := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	logger := slog.New(slog.NewTextHandler(os.Stdout, serve.LogOptions()))
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, logEvent(logger), logger, os.Stdout, os.Stderr))
 }
 

@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		fmt.Fprintf(stderr, "proxies: %v (-h shows the usage)\n", err)
 		return 2
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(stderr, serve.LogOptions()))
 	list := mailtrapwebhook.NewIPAllowlist(mailtrapwebhook.IPRanges(), opts.trust...)
 	if err := receive(ctx, opts, newHandler(opts.verifier, list, logger), logger); err != nil {
 		fmt.Fprintf(stderr, "proxies: %v\n", err)

