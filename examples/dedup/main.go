@@ -43,7 +43,7 @@ import (
 )
 
 const (
-	secretVariable = "MAILTRAP_SIGNING_SECRET"
+	secretVariable = serve.SecretVariable
 	storeVariable  = "DEDUP_STORE"
 )
 
@@ -57,7 +57,7 @@ const usage = `Usage: dedup -store store [-listen address] [-drain time]
                     of processes.
   -listen address   receive deliveries on this address; the default is :8080
   -drain time       receive for this long after a signal, while /readyz answers
-                    503; the default is 5s
+                    503; the default is 5s, and 10s is the most
 
 ` + secretVariable + ` must hold the signing secret, or those of several
 webhooks with commas between.
@@ -95,8 +95,8 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	flags := flag.NewFlagSet("dedup", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.store, "store", getenv(storeVariable), "")
-	flags.StringVar(&opts.address, "listen", ":8080", "")
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
+	serve.AddressVar(flags, &opts.address, "listen", ":8080", "")
+	serve.DrainVar(flags, &opts.drain)
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
@@ -106,17 +106,13 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 	case opts.store == "":
 		return opts, errors.New("-store is missing: name a store (-h shows the usage)")
 	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
-	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with commas between", secretVariable)
-	}
-	return opts, nil
+	opts.verifier, err = serve.NewVerifier(getenv(secretVariable))
+	return opts, err
 }
 
 // receive receives deliveries until ctx ends.
 func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error {
-	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	logger := slog.New(slog.NewTextHandler(stdout, serve.LogOptions()))
 	store, closeStore, err := openStore(ctx, opts.store, logger)
 	if err != nil {
 		return err

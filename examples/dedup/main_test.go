@@ -377,6 +377,8 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"without a cluster", []string{"-store", "redis://:hunter2@127.0.0.1:1?addr=h:2"}, secretOnly, "cannot reserve"},
 		{"without PostgreSQL", []string{"-store", "postgres://u:hunter2@127.0.0.1:1/db"}, secretOnly, "cannot create the table"},
 		{"on a directory", []string{"-store", "sqlite:" + t.TempDir()}, secretOnly, "cannot create the tables"},
+		{"on an empty address", []string{"-store", sqlite, "-listen", ""}, secretOnly, "name an address"},
+		{"with a long drain", []string{"-store", sqlite, "-drain", "1m"}, secretOnly, "make it 0s to 10s"},
 		{"on a broken address", []string{"-store", sqlite, "-listen", "nowhere"}, secretOnly, "nowhere"},
 	}
 	for _, tt := range tests {

@@ -36,7 +36,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -48,7 +47,7 @@ import (
 )
 
 const (
-	secretVariable   = "MAILTRAP_SIGNING_SECRET"
+	secretVariable   = serve.SecretVariable
 	databaseVariable = "DATABASE_URL"
 )
 
@@ -60,7 +59,7 @@ const usage = `Usage: inbox [-listen address] [-workers n] [-drain time]
   -listen address   receive deliveries on this address; the default is :8080
   -workers n        work on this many events at a time; the default is 10
   -drain time       receive for this long after a signal, while /readyz answers
-                    503; the default is 5s
+                    503; the default is 5s, and 10s is the most
   -discarded        list the jobs that are tried no more, and end
   -retry job        put a discarded job back by its number, or "all", and end
   -purge age        delete worked events that are older, such as 2160h, and end
@@ -76,7 +75,7 @@ const minPurge = 25 * time.Hour
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	logger := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	logger := slog.New(slog.NewTextHandler(os.Stdout, serve.LogOptions()))
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, logEvent(logger), logger, os.Stdout, os.Stderr))
 }
 
@@ -120,9 +119,9 @@ func parseOptions(args []string) (opts options, err error) {
 	opts.stop = stopTimeout
 	flags := flag.NewFlagSet("inbox", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.address, "listen", ":8080", "")
+	serve.AddressVar(flags, &opts.address, "listen", ":8080", "")
 	flags.IntVar(&opts.workers, "workers", 10, "")
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
+	serve.DrainVar(flags, &opts.drain)
 	flags.BoolVar(&opts.discarded, "discarded", false, "")
 	flags.Func("retry", "", func(job string) error {
 		if opts.retry = job; job == "" {
@@ -194,10 +193,9 @@ func do(
 //	30 s  stopTimeout: the contexts of the work end
 //	35 s  the last delivery is answered, and what still works is left behind
 func (in *inbox) receive(ctx context.Context, opts options, secrets string, stderr io.Writer) error {
-	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(secrets, ",")...)
+	verifier, err := serve.NewVerifier(secrets)
 	if err != nil {
-		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with commas between", secretVariable)
+		return err
 	}
 	handler := in.newHandler(verifier)
 	if err := handler.Validate(); err != nil {

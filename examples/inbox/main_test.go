@@ -294,6 +294,8 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"on a broken URL", "secret", "postgres://u:hunter2@h:port/", nil, "not a URL of PostgreSQL"},
 		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot create the tables"},
 		{"with an argument", "secret", "postgres://localhost", []string{"more"}, `unexpected argument "more"`},
+		{"on an empty address", "secret", "postgres://localhost", []string{"-listen", ""}, "name an address"},
+		{"with a long drain", "secret", "postgres://localhost", []string{"-drain", "1m"}, "make it 0s to 10s"},
 		{"with an unknown flag", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
 		{"with fewer than no workers", "secret", "postgres://localhost", []string{"-workers", "-1"}, "-workers -1"},
 		{"to retry no job", "secret", "postgres://localhost", []string{"-retry", ""}, "no job"},

@@ -58,7 +58,7 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
+const secretVariable = serve.SecretVariable
 
 // The exit statuses.
 const (
@@ -104,9 +104,9 @@ type options struct {
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
 	flags := flag.NewFlagSet("observability", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.listen, "listen", ":8080", "receive deliveries on this `address`, at "+webhookPath)
-	flags.StringVar(&opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which must not be public")
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "receive for this `duration` after a signal, while /readyz answers 503")
+	serve.AddressVar(flags, &opts.listen, "listen", ":8080", "receive deliveries on this `address`, at "+webhookPath)
+	serve.AddressVar(flags, &opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which must not be public")
+	serve.DrainVar(flags, &opts.drain)
 	flags.DurationVar(&opts.giveUp, "give-up-after", 3*time.Hour, "drop an event that fails and is older; 0 never does")
 	flags.StringVar(&opts.dropped, "dropped", "dropped.jsonl", "keep dropped events in this `file`")
 	flags.StringVar(&opts.traces, "traces", tracesNone, "where spans go: `destination` is "+tracesNone+", "+tracesStdout+" or "+tracesOTLP)
@@ -125,10 +125,6 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		return opts, fmt.Errorf("-traces is %q: make it %s, %s or %s", opts.traces, tracesNone, tracesStdout, tracesOTLP)
 	}
 	opts.secrets = strings.Split(getenv(secretVariable), ",")
-	opts.verifier, err = mailtrapwebhook.NewVerifier(opts.secrets...)
-	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with commas between", secretVariable)
-	}
-	return opts, nil
+	opts.verifier, err = serve.NewVerifier(getenv(secretVariable))
+	return opts, err
 }

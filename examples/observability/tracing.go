@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 // The destinations of spans.
@@ -163,7 +164,7 @@ func describeRequest(ctx context.Context, r mailtrapwebhook.Report, webhook stri
 }
 
 func newLogger(w io.Writer) *slog.Logger {
-	return slog.New(traceHandler{slog.NewJSONHandler(w, nil)})
+	return slog.New(traceHandler{slog.NewJSONHandler(w, serve.LogOptions())})
 }
 
 // A traceHandler adds the ids of the context's trace and span to each line.

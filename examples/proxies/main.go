@@ -10,10 +10,11 @@
 // program runs, and /readyz while it takes deliveries. The configurations pass
 // neither of them to the public.
 //
-// The program believes what the addresses of -trust say about the client. Name
-// the addresses that your proxies connect from, and no others. A client of the
-// Unix socket counts as 127.0.0.1. The program's group can connect: let the
-// proxy's user, such as www-data, be in it.
+// The program believes what proxies on the same machine say about the client.
+// With -trust, name the addresses that other proxies connect from, and no
+// others. A client of the Unix socket counts as 127.0.0.1. The program's group can connect: let the
+// proxy's user, such as www-data, be in it. While one program has the socket,
+// another does not start there. The file beside it that ends in .lock stays.
 //
 // At SIGTERM /readyz answers 503 first. The program takes deliveries for 5 more
 // seconds (-drain), answers those that have begun, and ends within 35 seconds.
@@ -37,8 +38,6 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
@@ -55,7 +54,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		fmt.Fprintf(stderr, "proxies: %v (-h shows the usage)\n", err)
 		return 2
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(stderr, serve.LogOptions()))
 	list := mailtrapwebhook.NewIPAllowlist(mailtrapwebhook.IPRanges(), opts.trust...)
 	if err := receive(ctx, opts, newHandler(opts.verifier, list, logger), logger); err != nil {
 		fmt.Fprintf(stderr, "proxies: %v\n", err)
@@ -74,17 +73,26 @@ type options struct {
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
 	flags := flag.NewFlagSet("proxies", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.listen, "listen", "127.0.0.1:8080",
+	serve.AddressVar(flags, &opts.listen, "listen", "127.0.0.1:8080",
 		"receive deliveries on this `address`, or on unix:/path of a socket")
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain,
-		"receive for this `duration` after a signal, while /readyz answers 503")
-	trust := flags.String("trust", "127.0.0.1/32,::1/128",
-		"believe the proxies that connect from these `prefixes`, with commas between")
+	serve.DrainVar(flags, &opts.drain)
+	opts.trust = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}
+	flags.Func("trust", "believe also the proxies that connect from these `prefixes`, with commas between",
+		func(prefixes string) error {
+			for text := range strings.SplitSeq(prefixes, ",") {
+				prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+				if err != nil {
+					return errors.New("write prefixes as 192.0.2.0/24,2001:db8::/32")
+				}
+				opts.trust = append(opts.trust, prefix)
+			}
+			return nil
+		})
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
 		fmt.Fprintf(stderr, "Usage of proxies; %s must hold the signing secret,"+
-			" or those of several webhooks with commas between:\n", secretVariable)
+			" or those of several webhooks with commas between:\n", serve.SecretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -92,17 +100,6 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case flags.NArg() > 0:
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	for text := range strings.SplitSeq(*trust, ",") {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			return opts, errors.New("-trust has something else than prefixes: write it as 127.0.0.1/32,2001:db8::/32")
-		}
-		opts.trust = append(opts.trust, prefix)
-	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
-	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with a comma between", secretVariable)
-	}
-	return opts, nil
+	opts.verifier, err = serve.NewVerifier(getenv(serve.SecretVariable))
+	return opts, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -25,7 +26,10 @@ func TestWrongArguments(t *testing.T) {
 	for says, args := range map[string][]string{
 		`unexpected argument "x"`:              {"x"},
 		"flag provided but not defined: -port": {"-port", "1"},
-		"-trust has something else":            {"-trust", "192.0.2.1"},
+		"-trust: write prefixes as":            {"-trust", "192.0.2.1"},
+		`invalid value "" for flag -listen`:    {"-listen", ""},
+		"-drain: make it 0s to 10s":            {"-drain", "-5s"},
+		`invalid value "" for flag -trust`:     {"-trust", ""},
 	} {
 		var said bytes.Buffer
 		require.Equal(t, 2, run(t.Context(), args, withSecret, &said))
@@ -34,7 +38,7 @@ func TestWrongArguments(t *testing.T) {
 	for _, value := range []string{"", "\n", secret + ","} {
 		var said bytes.Buffer
 		require.Equal(t, 2, run(t.Context(), nil, func(string) string { return value }, &said))
-		require.Contains(t, said.String(), "set "+secretVariable)
+		require.Contains(t, said.String(), "set "+serve.SecretVariable)
 		require.NotContains(t, said.String(), secret)
 	}
 	var said bytes.Buffer
@@ -42,6 +46,8 @@ func TestWrongArguments(t *testing.T) {
 	require.Contains(t, said.String(), "-listen")
 	require.Equal(t, 1, run(t.Context(), []string{"-listen", "192.0.2.1:1"}, withSecret, &said))
 	require.Contains(t, said.String(), "cannot assign requested address")
+	require.Equal(t, 1, run(t.Context(), []string{"-listen", "unix:"}, withSecret, &said))
+	require.Contains(t, said.String(), "-listen names no socket")
 }
 
 // A program takes deliveries of Mailtrap's from its proxy on a Unix socket,
@@ -50,19 +56,15 @@ func TestWrongArguments(t *testing.T) {
 func TestProgramOnUnixSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), "socket")
-	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	require.NoError(t, err)
-	left.SetUnlinkOnClose(false)
-	require.NoError(t, left.Close())
-
+	leaveSocket(t, path)
 	ctx, term := context.WithCancel(t.Context())
 	defer term()
 	var said lockedBuffer
 	ended := make(chan int, 1)
-	go func() { ended <- run(ctx, []string{"-listen", "unix:" + path, "-drain", "3s"}, withSecret, &said) }()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
+	go func() {
+		ended <- run(ctx, []string{"-listen", "unix:" + path, "-drain", "3s", "-trust", "192.0.2.0/24"}, withSecret, &said)
+	}()
+	client := clientOf(path)
 	status := func(method, path string, forwarded ...string) int {
 		body := webhooktest.Body(mailtrapwebhook.FormatJSON, webhooktest.Sample("bounce"))
 		r := webhooktest.NewRequest("http://webhooks.example.com"+path, secret, body)
@@ -79,7 +81,8 @@ func TestProgramOnUnixSocket(t *testing.T) {
 	require.Equal(t, http.StatusOK, status("GET", "/healthz"))
 	const webhook = "/webhooks/mailtrap"
 	require.Equal(t, http.StatusOK, status("POST", webhook, "45.158.83.130"))
-	require.Equal(t, http.StatusForbidden, status("POST", webhook, "45.158.83.130, 192.0.2.1"))
+	require.Equal(t, http.StatusOK, status("POST", webhook, "45.158.83.130, 192.0.2.1"))
+	require.Equal(t, http.StatusForbidden, status("POST", webhook, "45.158.83.130, 198.51.100.1"))
 	require.Equal(t, http.StatusForbidden, status("POST", webhook))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
@@ -102,6 +105,104 @@ func TestProgramRemovesNothingButASocket(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("precious"), 0o600))
 	require.Equal(t, 1, run(t.Context(), []string{"-listen", "unix:" + path}, withSecret, io.Discard))
 	require.FileExists(t, path)
+}
+
+// clientOf returns a client of a Unix socket.
+func clientOf(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+}
+
+// A second program does not start on the socket of one that runs, and leaves
+// the socket to it.
+func TestSecondProgramDoesNotStart(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "socket")
+	args := []string{"-listen", "unix:" + path, "-drain", "0"}
+	start := func() (end func() int) {
+		ctx, term := context.WithCancel(t.Context())
+		var said lockedBuffer
+		ended := make(chan int, 1)
+		go func() { ended <- run(ctx, args, withSecret, &said) }()
+		require.Eventually(t, func() bool { return ask(path) == nil }, aWhile, time.Millisecond, "%s", &said)
+		return func() int { term(); return <-ended }
+	}
+	requireRefusal := func() {
+		t.Helper()
+		ctx, term := context.WithTimeout(t.Context(), 2*time.Second) // ends a program that starts
+		defer term()
+		var said lockedBuffer
+		require.Equal(t, 1, run(ctx, args, withSecret, &said), "%s", &said)
+		require.Contains(t, said.String(), "another program listens there")
+	}
+	end := start()
+	requireRefusal()
+	require.NoError(t, ask(path))
+	require.Zero(t, end())
+	require.NoFileExists(t, path)
+
+	end = start()
+	require.NoError(t, os.Remove(path)) // by hand
+	requireRefusal()
+	require.Zero(t, end())
+
+	foreign, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	requireRefusal()
+	require.FileExists(t, path)
+	require.NoError(t, foreign.Close())
+	require.Zero(t, start()())
+}
+
+// ask returns an error unless a program answers on a Unix socket.
+func ask(path string) error {
+	client := clientOf(path)
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://webhooks.example.com/readyz")
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Of programs that start at the same time after a kill, one listens.
+func TestOneOfManyListens(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		path := filepath.Join(shortDir(t), "socket")
+		leaveSocket(t, path)
+		listeners := make(chan net.Listener)
+		const n = 8
+		for range n {
+			go func() {
+				listener, _ := listen("unix:" + path)
+				listeners <- listener
+			}()
+		}
+		var one net.Listener
+		for range n {
+			if listener := <-listeners; listener != nil {
+				require.Nil(t, one, "two programs listen")
+				one = listener
+			}
+		}
+		require.NotNil(t, one)
+		conn, err := net.Dial("unix", path)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		require.NoError(t, one.Close())
+		require.NoFileExists(t, path)
+	}
+}
+
+// leaveSocket leaves a socket at path, as a program does that is killed.
+func leaveSocket(t *testing.T, path string) {
+	t.Helper()
+	killed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	require.NoError(t, err)
+	killed.SetUnlinkOnClose(false)
+	require.NoError(t, killed.Close())
 }
 
 type lockedBuffer struct {

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
@@ -50,11 +52,24 @@ func listen(address string) (net.Listener, error) {
 	if !isUnix {
 		return net.Listen("tcp", address)
 	}
-	// A program that was killed leaves its socket behind. Remove nothing else.
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
+	if path == "" {
+		return nil, errors.New("-listen names no socket: write it as unix:/run/mailtrap/webhook.sock")
+	}
+	lock, err := lockSocket(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	listener, err := listenUnix(path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot listen on %s: %w", path, err), lock.Close())
+	}
+	return &lockedListener{listener, lock}, nil
+}
+
+// listenUnix listens on a path that lockSocket has locked.
+func listenUnix(path string) (net.Listener, error) {
+	if err := removeDeadSocket(path); err != nil {
+		return nil, err
 	}
 	listener, err := net.Listen("unix", path)
 	if err != nil {
@@ -65,6 +80,22 @@ func listen(address string) (net.Listener, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
+}
+
+// removeDeadSocket removes the socket that a killed program has left behind. It
+// removes nothing else.
+func removeDeadSocket(path string) error {
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil // net.Listen refuses what is there
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		return errors.Join(errInUse, conn.Close()) // it does not lock the path
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err // a live program may be too busy to answer
+	}
+	return os.Remove(path)
 }
 
 func newMux(webhook http.Handler) http.Handler {

@@ -18,7 +18,7 @@ import (
 
 // listen receives deliveries and prints their events until ctx ends.
 func listen(ctx context.Context, opts options, stdout, stderr io.Writer) error {
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(stderr, serve.LogOptions()))
 	out := log.New(stdout, "", 0) // deliveries overlap, and a Logger has a lock
 
 	// The Handler remembers in memory which events it has handled. Set Dedup to

@@ -102,6 +102,19 @@ func TestListenPrintsTheEventsOfSignedDeliveries(t *testing.T) {
 	require.Error(t, err, "the program still listens")
 }
 
+func TestLogsEachRequestAtDebug(t *testing.T) {
+	for level, want := range map[string]int{"": 0, "debug": 1} {
+		t.Setenv("MAILTRAP_LOG_LEVEL", level)
+		l := startListening(t, testSecret, "0")
+		body := webhooktest.Body(formatJSON, webhooktest.Sample("open"))
+		status, err := send(t.Context(), "http://"+l.address, testSecret, body)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, exitOK, l.end(t), &l.stderr)
+		require.Equal(t, want, strings.Count(l.stderr.String(), "status=200"), &l.stderr)
+	}
+}
+
 func TestListenAcknowledgesNoEventThatItCannotPrint(t *testing.T) {
 	verifier, err := mailtrapwebhook.NewVerifier(testSecret)
 	require.NoError(t, err)

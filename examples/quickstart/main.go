@@ -28,7 +28,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -36,18 +35,16 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
-
 const usage = `Usage: quickstart [-listen address [-drain time]]
 
 Without a flag, quickstart plays Mailtrap on this machine and shows the answers.
 
   -listen address   receive real deliveries on address, such as :8080, until
-                    interrupted; ` + secretVariable + ` must hold the
+                    interrupted; ` + serve.SecretVariable + ` must hold the
                     webhook's signing secret, or several with commas
                     between them
   -drain time       receive for this long after a signal, while /readyz answers
-                    503; the default is 5s
+                    503; the default is 5s, and 10s is the most
 `
 
 // The exit statuses.
@@ -94,27 +91,17 @@ type options struct {
 func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
-	listening := false
-	flags.Func("listen", "", func(address string) error {
-		opts.address, listening = address, true
-		return nil
-	})
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
+	serve.AddressVar(flags, &opts.address, "listen", "", "")
+	serve.DrainVar(flags, &opts.drain)
 	switch err := flags.Parse(args); {
 	case err != nil:
 		return opts, err
 	case flags.NArg() > 0:
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case !listening:
-		return opts, nil
 	case opts.address == "":
-		return opts, errors.New("-listen needs an address, such as :8080")
+		return opts, nil
 	}
 	// Each webhook has a secret of its own. While you rotate one, set both.
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
-	if err != nil {
-		return opts, fmt.Errorf("-listen needs a secret: set %s to the webhook's signing secret,"+
-			" or to several with commas between them (%w)", secretVariable, err)
-	}
-	return opts, nil
+	opts.verifier, err = serve.NewVerifier(getenv(serve.SecretVariable))
+	return opts, err
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const testSecret = "0123456789abcdef0123456789abcdef"
@@ -14,7 +16,7 @@ const testSecret = "0123456789abcdef0123456789abcdef"
 // environment returns a getenv that knows the secret.
 func environment(secret string) func(string) string {
 	return func(name string) string {
-		if name == secretVariable {
+		if name == serve.SecretVariable {
 			return secret
 		}
 		return ""
@@ -37,10 +39,11 @@ func TestCommandLine(t *testing.T) {
 		"flag without a value":  {[]string{"-listen"}, testSecret, exitUsage, "needs an argument: -listen"},
 		"stray argument":        {[]string{":8080"}, testSecret, exitUsage, `unexpected argument ":8080"`},
 		"argument after a flag": {[]string{"-listen", ":0", "x"}, testSecret, exitUsage, `unexpected argument "x"`},
-		"empty address":         {[]string{"-listen", ""}, testSecret, exitUsage, "-listen needs an address"},
-		"no secret":             {[]string{"-listen", "127.0.0.1:0"}, "", exitUsage, secretVariable},
-		"blank secret":          {[]string{"-listen", "127.0.0.1:0"}, " \n", exitUsage, secretVariable},
-		"blank among secrets":   {[]string{"-listen", "127.0.0.1:0"}, testSecret + ",", exitUsage, secretVariable},
+		"empty address":         {[]string{"-listen", ""}, testSecret, exitUsage, "name an address"},
+		"negative drain":        {[]string{"-listen", ":0", "-drain", "-5s"}, testSecret, exitUsage, "make it 0s to 10s"},
+		"no secret":             {[]string{"-listen", "127.0.0.1:0"}, "", exitUsage, serve.SecretVariable},
+		"blank secret":          {[]string{"-listen", "127.0.0.1:0"}, " \n", exitUsage, serve.SecretVariable},
+		"blank among secrets":   {[]string{"-listen", "127.0.0.1:0"}, testSecret + ",", exitUsage, "secret 2 of 2 is blank"},
 		"address in use": {
 			[]string{"-listen", taken.Addr().String()}, testSecret, exitFailure, "bind: ",
 		},

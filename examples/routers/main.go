@@ -4,8 +4,9 @@
 //
 //	MAILTRAP_SIGNING_SECRET=… go run . -router chi -listen :8080
 //
-// Start from your router's file and from verified.go. Each router serves the
-// webhook at two paths:
+// Start from your router's file and from verified.go. If you take main.go too,
+// copy examples/internal/serve along. Each router serves the webhook at two
+// paths:
 //
 //   - /webhooks/mailtrap has the [mailtrapwebhook.Handler], which most programs
 //     need. It bounds time and memory. As long as the process lives, it does
@@ -45,14 +46,13 @@ import (
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
 
 const (
-	secretVariable = "MAILTRAP_SIGNING_SECRET"
-
 	readTimeout     = 30 * time.Second // Mailtrap waits no longer
 	writeTimeout    = 35 * time.Second // callbacks may take 25 seconds
-	idleTimeout     = 2 * time.Minute
+	idleTimeout     = 3 * time.Minute  // proxies must hang up first, and Caddy keeps connections for 2 minutes
 	shutdownTimeout = 30 * time.Second // a Handler answers within 29.5 seconds
 )
 
@@ -85,18 +85,19 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("routers", flag.ExitOnError)
 	router := flags.String("router", "nethttp", "serve with this `router`: "+strings.Join(routerNames(), ", "))
-	address := flags.String("listen", ":8080", "receive deliveries on this `address`")
-	drain := flags.Duration("drain", 5*time.Second, "receive for this `duration` after a signal, while /readyz answers 503")
+	var address string
+	var drain time.Duration
+	serve.AddressVar(flags, &address, "listen", ":8080", "receive deliveries on this `address`")
+	serve.DrainVar(flags, &drain)
 	_ = flags.Parse(args) // ExitOnError: Parse returns no error
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: put the flags first", flags.Arg(0))
 	}
-	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
+	verifier, err := serve.NewVerifier(getenv(serve.SecretVariable))
 	if err != nil {
-		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with commas between", secretVariable)
+		return err
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(stderr, serve.LogOptions()))
 	onEvent := func(ctx context.Context, ev mailtrapwebhook.Event) error {
 		// In your program, store or enqueue the event. Return nil when it is
 		// safe.
@@ -111,12 +112,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", *address)
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "%s listens on http://%s%s, Ctrl-C ends\n", *router, listener.Addr(), webhookPath)
-	return serve(ctx, srv, listener, site.health, *drain, shutdownTimeout)
+	return serveUntil(ctx, srv, listener, site.health, drain, shutdownTimeout)
 }
 
 // newSite returns a site whose Handler remembers in memory which events it has
@@ -147,6 +148,7 @@ func newServer(router string, site *site) (server, error) {
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    64 << 10,
 	}, nil
 }
 
@@ -154,10 +156,10 @@ func routerNames() []string {
 	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(routers)), "fiber")))
 }
 
-// serve serves until ctx ends, and for as long as drain after that: load
+// serveUntil serves until ctx ends, and for as long as drain after that: load
 // balancers go on sending until they have asked whether the program is ready.
 // It then waits for the deliveries that have begun, but no longer than wait.
-func serve(
+func serveUntil(
 	ctx context.Context, srv server, listener net.Listener, health *health, drain, wait time.Duration,
 ) error {
 	failed := make(chan error, 1)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -142,7 +143,7 @@ func (s *instance) serve(t *testing.T, srv server) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.ended <- serve(ctx, srv, listener, s.health, 0, shutdownTimeout)
+		s.ended <- serveUntil(ctx, srv, listener, s.health, 0, shutdownTimeout)
 	}()
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
@@ -427,6 +428,35 @@ func TestShutdownWaitsForDeliveries(t *testing.T) {
 	}
 }
 
+func TestRefusesLargeHeaders(t *testing.T) {
+	for _, router := range routerNames() {
+		t.Run(router, func(t *testing.T) {
+			s := start(t, router)
+			status, _ := s.send(t, webhookPath, inJSON("delivery"), func(r *http.Request) {
+				r.Header.Set("X-Large", strings.Repeat("x", 80<<10))
+			})
+			require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, status)
+		})
+	}
+}
+
+// Caddy keeps connections for two minutes. If the program closed one first, a
+// delivery that is under way there would fail.
+func TestProxiesHangUpFirst(t *testing.T) {
+	for _, router := range routerNames() {
+		srv, err := newServer(router, newInstance(t).site)
+		require.NoError(t, err)
+		var idle time.Duration
+		switch srv := srv.(type) {
+		case *http.Server:
+			idle = srv.IdleTimeout
+		case fiberServer:
+			idle = srv.app.Config().IdleTimeout
+		}
+		require.Greater(t, idle, 2*time.Minute, router)
+	}
+}
+
 // A client that never ends its request must not hold up the end.
 func TestEndIsNotHeldUp(t *testing.T) {
 	for _, router := range routerNames() {
@@ -437,7 +467,7 @@ func TestEndIsNotHeldUp(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
 			ctx, interrupt := context.WithCancel(t.Context())
-			go func() { s.ended <- serve(ctx, srv, listener, s.health, 0, 100*time.Millisecond) }()
+			go func() { s.ended <- serveUntil(ctx, srv, listener, s.health, 0, 100*time.Millisecond) }()
 			conn, err := net.Dial("tcp", listener.Addr().String())
 			require.NoError(t, err)
 			defer conn.Close()
@@ -461,7 +491,9 @@ func TestProgramServesUntilInterrupted(t *testing.T) {
 		t.Run(router, func(t *testing.T) {
 			t.Parallel()
 			ctx, interrupt := context.WithCancel(t.Context())
-			getenv := func(name string) string { return map[string]string{secretVariable: "another," + secret + "\n"}[name] }
+			getenv := func(name string) string {
+				return map[string]string{serve.SecretVariable: "another," + secret + "\n"}[name]
+			}
 			stderr, w := io.Pipe()
 			ended := make(chan error, 1)
 			args := []string{"-router", router, "-listen", "127.0.0.1:0", "-drain", "2s"}

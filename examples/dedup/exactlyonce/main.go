@@ -34,7 +34,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -46,7 +45,7 @@ import (
 )
 
 const (
-	secretVariable   = "MAILTRAP_SIGNING_SECRET"
+	secretVariable   = serve.SecretVariable
 	databaseVariable = "DATABASE_URL"
 )
 
@@ -56,7 +55,7 @@ const usage = `Usage: exactlyonce [-listen address] [-drain time]
 
   -listen address   receive deliveries on this address; the default is :8080
   -drain time       receive for this long after a signal, while /readyz answers
-                    503; the default is 5s
+                    503; the default is 5s, and 10s is the most
   -redrive          store the dead letters again, and end
   -purge age        delete keys and events that are older, such as 2160h, and
                     end
@@ -101,8 +100,8 @@ type options struct {
 func parseOptions(args []string) (opts options, err error) {
 	flags := flag.NewFlagSet("exactlyonce", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
-	flags.StringVar(&opts.address, "listen", ":8080", "")
-	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "")
+	serve.AddressVar(flags, &opts.address, "listen", ":8080", "")
+	serve.DrainVar(flags, &opts.drain)
 	flags.BoolVar(&opts.redrive, "redrive", false, "")
 	flags.Func("purge", "", func(age string) (err error) {
 		if opts.purge, err = time.ParseDuration(age); err == nil && opts.purge < minPurge {
@@ -166,12 +165,11 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 func receive(
 	ctx context.Context, opts options, secrets string, pool *pgxpool.Pool, stdout, stderr io.Writer,
 ) error {
-	verifier, err := mailtrapwebhook.NewVerifier(strings.Split(secrets, ",")...)
+	verifier, err := serve.NewVerifier(secrets)
 	if err != nil {
-		return fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with commas between", secretVariable)
+		return err
 	}
-	logger := slog.New(slog.NewTextHandler(stdout, nil))
+	logger := slog.New(slog.NewTextHandler(stdout, serve.LogOptions()))
 	handler := newHandler(verifier, pool, logger)
 	if err := handler.Validate(); err != nil {
 		return err

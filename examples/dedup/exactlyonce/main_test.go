@@ -289,6 +289,8 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"to purge everything", "secret", "postgres://localhost", []string{"-purge", "0"}, "too short"},
 		{"to purge what will come", "secret", "postgres://localhost", []string{"-purge", "-1h"}, "too short"},
 		{"with an argument", "secret", "postgres://localhost", []string{"more"}, `unexpected argument "more"`},
+		{"on an empty address", "secret", "postgres://localhost", []string{"-listen", ""}, "name an address"},
+		{"with a long drain", "secret", "postgres://localhost", []string{"-drain", "1m"}, "make it 0s to 10s"},
 		{"with an unknown flag", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
 	}
 	for _, tt := range tests {

@@ -36,7 +36,8 @@ const readyTimeout = time.Second
 
 // A Server receives deliveries at any path but those of the probes. /healthz
 // answers 200 while the process runs. /readyz answers 200 while the store
-// answers, and 503 from the moment that the server is told to end.
+// answers, and 503 from the moment that the server is told to end. The log says
+// why the store does not answer.
 type Server struct {
 	Webhook http.Handler                    // no middleware may read the body before it
 	Ready   func(ctx context.Context) error // asks the store; nil if there is none
@@ -46,6 +47,7 @@ type Server struct {
 	leaving atomic.Bool
 	mu      sync.Mutex
 	asking  *question // nil if nobody asks the store now
+	silent  bool      // the store did not answer the last question
 }
 
 // A question to the store is one for all probes that come meanwhile: strangers
@@ -149,11 +151,26 @@ func (s *Server) ask() *question {
 			q.err = s.Ready(ctx)
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			s.logChange(q.err)
 			s.asking = nil
 			close(q.answered)
 		}()
 	}
 	return s.asking
+}
+
+// logChange logs the first answer of the store after others of the other kind.
+// Strangers may probe, and must not fill the log.
+func (s *Server) logChange(err error) {
+	if s.silent == (err != nil) {
+		return
+	}
+	s.silent = err != nil
+	if s.silent {
+		s.logger().Error("the store does not answer: /readyz answers 503", "err", err)
+	} else {
+		s.logger().Info("the store answers again: /readyz answers 200")
+	}
 }
 
 // Close calls closeStore, and returns without it after half a second. A pool

@@ -50,6 +50,7 @@ func TestReadyWhileTheStoreAnswers(t *testing.T) {
 	url, _ := start(t, t.Context(), &Server{
 		Webhook: answer(http.StatusTeapot),
 		Ready:   func(context.Context) error { return <-storeErr },
+		Logger:  slog.New(slog.DiscardHandler),
 	})
 	for _, path := range []string{"/", "/webhooks/mailtrap"} {
 		status, _ := get(t, url+path)
@@ -66,6 +67,36 @@ func TestReadyWhileTheStoreAnswers(t *testing.T) {
 	require.NotContains(t, body, "db.example.com")
 	status, _ = get(t, url+"/healthz")
 	require.Equal(t, http.StatusOK, status, "a store that is down is no reason to restart the process")
+}
+
+// The log says when the store is lost, why, and when it is back, however often
+// somebody probes.
+func TestLogsWhenTheStoreIsLost(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	storeErr := make(chan error, 1)
+	var logged bytes.Buffer // read it after the end
+	url, ended := start(t, ctx, &Server{
+		Webhook: answer(http.StatusOK),
+		Ready:   func(context.Context) error { return <-storeErr },
+		Logger:  slog.New(slog.NewTextHandler(&logged, nil)),
+	})
+	refused := errors.New("connection refused")
+	for _, err := range []error{nil, refused, errors.New("still refused"), refused, nil, nil, refused} {
+		storeErr <- err
+		get(t, url+"/readyz")
+	}
+	end()
+	require.NoError(t, <-ended)
+	var lines []string
+	for line := range strings.Lines(logged.String()) {
+		_, line, _ = strings.Cut(strings.TrimSpace(line), " ") // the time
+		lines = append(lines, line)
+	}
+	const lost = `level=ERROR msg="the store does not answer: /readyz answers 503" err="connection refused"`
+	require.Equal(t, []string{
+		lost, `level=INFO msg="the store answers again: /readyz answers 200"`, lost,
+		`level=INFO msg="ending: /readyz answers 503" drain=0s`,
+	}, lines)
 }
 
 func TestStoreThatHangsIsNotReady(t *testing.T) {

@@ -81,9 +81,23 @@ func TestCmd(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 
 	t.Run("needs a secret", func(t *testing.T) { programtest.RequireNeedsSecret(t, file) })
+	t.Run("refuses wrong arguments", func(t *testing.T) { testCmdRefusesWrongArguments(t, file) })
 	t.Run("needs its port", func(t *testing.T) { testCmdNeedsItsPort(t, file) })
 	t.Run("is ready while its store answers", func(t *testing.T) { testCmdIsReady(t, file) })
 	t.Run("ends at TERM", func(t *testing.T) { testCmdEndsAtTERM(t, file) })
+}
+
+func testCmdRefusesWrongArguments(t *testing.T, file string) {
+	for want, args := range map[string][]string{
+		"unexpected argument": {"-listen", "nowhere", "extra"}, // a program that starts cannot listen there
+		"make it 0s to 10s":   {"-listen", "nowhere", "-drain", "-5s"},
+	} {
+		out, err := programtest.Command(t, file, args...).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit, "%s", out)
+		require.Equal(t, 2, exit.ExitCode(), "%s", out)
+		require.Contains(t, string(out), want)
+	}
 }
 
 func testCmdNeedsItsPort(t *testing.T, file string) {

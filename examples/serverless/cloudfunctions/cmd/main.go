@@ -26,12 +26,19 @@ import (
 )
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:"+cmp.Or(os.Getenv("PORT"), "8080"), "receive deliveries on this `address`")
-	drain := flag.Duration("drain", serve.DefaultDrain, "receive for this `long` after a signal, while /readyz answers 503")
+	var listen string
+	var drain time.Duration
+	serve.AddressVar(flag.CommandLine, &listen, "listen", "127.0.0.1:"+cmp.Or(os.Getenv("PORT"), "8080"),
+		"receive deliveries on this `address`")
+	serve.DrainVar(flag.CommandLine, &drain)
 	flag.Parse()
+	if flag.NArg() > 0 {
+		slog.Error("unexpected argument (-h shows the usage)", "argument", flag.Arg(0))
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	if err := run(ctx, *listen, *drain); err != nil {
+	if err := run(ctx, listen, drain); err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)
 	}
