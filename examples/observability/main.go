@@ -35,6 +35,9 @@
 //     more seconds (-drain), answers those that have begun, and ends within 41
 //     seconds. A second SIGTERM ends it at once.
 //
+// Dropped events are kept in the file of -dropped. It must lie on a volume that
+// outlives the process, and each process needs a file of its own.
+//
 // It does not promise: a process that dies loses the counts and spans that it
 // has not handed over.
 //
@@ -108,7 +111,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	flags.StringVar(&opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which must not be public")
 	flags.DurationVar(&opts.drain, "drain", serve.DefaultDrain, "receive for this `duration` after a signal, while /readyz answers 503")
 	flags.DurationVar(&opts.giveUp, "give-up-after", 3*time.Hour, "drop an event that fails and is older; 0 never does")
-	flags.StringVar(&opts.dropped, "dropped", "dropped.jsonl", "keep dropped events in this `file`")
+	flags.StringVar(&opts.dropped, "dropped", "dropped.jsonl", "keep dropped events in this `file`, on a volume that outlives the process; each process needs its own")
 	flags.StringVar(&opts.traces, "traces", tracesNone, "where spans go: `destination` is "+tracesNone+", "+tracesStdout+" or "+tracesOTLP)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):

@@ -32,6 +32,9 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 		return err
 	}
 	defer private.Close()
+	if err := checkDropped(opts.dropped); err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := newMetrics(registry, len(opts.secrets))
