@@ -19,6 +19,9 @@
 // prometheus/ has the alerts, each with what to do, and the configuration that
 // loads them. grafana/dashboard.json is a dashboard to import.
 //
+// Dropped events are kept in the file of -dropped. It must lie on a volume that
+// outlives the process, and each process needs a file of its own.
+//
 // The program promises:
 //
 //   - Each request is counted once, by the status of its answer. Each event of
@@ -34,9 +37,6 @@
 //   - At SIGTERM /readyz answers 503 first. The program takes deliveries for 5
 //     more seconds (-drain), answers those that have begun, and ends within 41
 //     seconds. A second SIGTERM ends it at once.
-//
-// Dropped events are kept in the file of -dropped. It must lie on a volume that
-// outlives the process, and each process needs a file of its own.
 //
 // It does not promise: a process that dies loses the counts and spans that it
 // has not handed over.
