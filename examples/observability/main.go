@@ -19,6 +19,9 @@
 // prometheus/ has the alerts, each with what to do, and the configuration that
 // loads them. grafana/dashboard.json is a dashboard to import.
 //
+// Dropped events are kept in the file of -dropped. It must lie on a volume that
+// outlives the process, and each process needs a file of its own.
+//
 // The program promises:
 //
 //   - Each request is counted once, by the status of its answer. Each event of
@@ -108,7 +111,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	serve.AddressVar(flags, &opts.metrics, "metrics", "127.0.0.1:9464", "serve /metrics on this `address`, which must not be public")
 	serve.DrainVar(flags, &opts.drain)
 	flags.DurationVar(&opts.giveUp, "give-up-after", 3*time.Hour, "drop an event that fails and is older; 0 never does")
-	flags.StringVar(&opts.dropped, "dropped", "dropped.jsonl", "keep dropped events in this `file`")
+	flags.StringVar(&opts.dropped, "dropped", "dropped.jsonl", "keep dropped events in this `file`, on a volume that outlives the process; each process needs its own")
 	flags.StringVar(&opts.traces, "traces", tracesNone, "where spans go: `destination` is "+tracesNone+", "+tracesStdout+" or "+tracesOTLP)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):

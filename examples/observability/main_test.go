@@ -280,6 +280,10 @@ func TestCommandLine(t *testing.T) {
 		"address of the metrics in use": {
 			[]string{"-listen", "127.0.0.1:0", "-metrics", taken.Addr().String()}, testSecret, exitFailure, "bind: ",
 		},
+		"dropped events cannot be kept": {
+			[]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-dropped", filepath.Join(t.TempDir(), "missing", "d.jsonl")},
+			testSecret, exitFailure, "dropped events cannot be kept",
+		},
 		"help": {[]string{"-h"}, "", exitOK, "Usage of observability"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -300,7 +304,8 @@ func TestProgramLogsEventsAndEndsWithItsContext(t *testing.T) {
 	p := &program{}
 	status := make(chan int, 1)
 	go func() {
-		args := []string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-drain", "0"}
+		args := []string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-drain", "0",
+			"-dropped", filepath.Join(t.TempDir(), "dropped.jsonl")}
 		status <- run(ctx, args, environment(testSecret), &p.stdout, &p.stderr)
 	}()
 	defer cancel()

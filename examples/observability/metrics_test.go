@@ -184,6 +184,8 @@ func TestMetricsAddUp(t *testing.T) {
 		`mailtrap_webhook_store_duration_seconds_count{operation="commit"}`:  8,
 		`mailtrap_webhook_store_duration_seconds_count{operation="release"}`: 3,
 
+		`mailtrap_webhook_ready`: 1,
+
 		// Unknown events, and the event with an odd time, have no age.
 		`mailtrap_webhook_event_age_seconds_count{result="ok"}`:     8,
 		`mailtrap_webhook_event_age_seconds_count{result="failed"}`: 5,
@@ -266,7 +268,7 @@ func TestAllSeriesExistFromTheStart(t *testing.T) {
 	s := newScript()
 	p := start(t, s.onEvent)
 	before := p.scrape(t)
-	requireValues(t, map[string]float64{}, before)
+	requireValues(t, map[string]float64{"mailtrap_webhook_ready": 1}, before)
 	play(t, p, s)
 	for i := range 30 { // everything that a client can choose
 		now := time.Now()

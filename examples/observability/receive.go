@@ -32,6 +32,9 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 		return err
 	}
 	defer private.Close()
+	if err := checkDropped(opts.dropped); err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := newMetrics(registry, len(opts.secrets))
@@ -42,6 +45,7 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 	defer flush(provider, logger)
 
 	store := new(mailtrapwebhook.MemoryDeduplicator)
+	showReadiness(registry, store)
 	webhook := newWebhook(opts, store, onEvent, m, logger)
 	if err := webhook.Validate(); err != nil {
 		return err
@@ -51,7 +55,7 @@ func receive(ctx context.Context, opts options, onEvent callback, stdout io.Writ
 	scrapes.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	server := &serve.Server{
 		Webhook: webhooks,
-		Ready:   func(ctx context.Context) error { return ready(ctx, store) },
+		Ready:   func(ctx context.Context) error { return ready(ctx, &watchedStore{store, m}) },
 		Drain:   opts.drain,
 		Logger:  logger,
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
@@ -54,4 +57,44 @@ func ready(ctx context.Context, store mailtrapwebhook.Deduplicator) error {
 		return err
 	}
 	return store.Release(ctx, key)
+}
+
+// readyTimeout is how long the store may take to answer a scrape.
+const readyTimeout = time.Second
+
+// showReadiness makes a metric that asks the store at each scrape. Nothing else
+// tells of an outage: load balancers send no delivery to a process that is not
+// ready, so that no failure is counted.
+func showReadiness(registry prometheus.Registerer, store mailtrapwebhook.Deduplicator) {
+	promauto.With(registry).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mailtrap_webhook_ready",
+		Help: "1 if the store of handled events answers, and /readyz with it, or else 0.",
+	}, func() float64 {
+		if answers(store) {
+			return 1
+		}
+		return 0
+	})
+}
+
+// answers reports whether the store is ready. A store that hangs or panics must
+// not take the other metrics along.
+func answers(store mailtrapwebhook.Deduplicator) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	answer := make(chan bool, 1)
+	go func() {
+		ok := false // stays so if the store panics
+		defer func() {
+			_ = recover()
+			answer <- ok
+		}()
+		ok = ready(ctx, store) == nil
+	}()
+	select {
+	case ok := <-answer:
+		return ok
+	case <-ctx.Done():
+		return false
+	}
 }

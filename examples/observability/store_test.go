@@ -86,6 +86,42 @@ func TestReadyOnlyWhileTheStoreAnswers(t *testing.T) {
 	require.ErrorIs(t, ready(t.Context(), &faultyStore{release: fail}), away)
 }
 
+func TestReadinessIsAMetric(t *testing.T) {
+	fail := func() error { return errors.New("the store is away") }
+	for name, test := range map[string]struct {
+		store *faultyStore
+		want  float64
+	}{
+		"the store answers": {&faultyStore{}, 1},
+		"Reserve fails":     {&faultyStore{reserve: fail}, 0},
+		"Release fails":     {&faultyStore{release: fail}, 0},
+		"Reserve panics":    {&faultyStore{reserve: func() error { panic("nil map") }}, 0},
+		"Reserve hangs":     {&faultyStore{reserve: func() error { <-t.Context().Done(); return t.Context().Err() }}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			showReadiness(registry, test.store)
+			families, err := registry.Gather()
+			require.NoError(t, err)
+			require.Len(t, families, 1)
+			require.Equal(t, "mailtrap_webhook_ready", families[0].GetName())
+			require.Equal(t, test.want, families[0].Metric[0].Gauge.GetValue())
+		})
+	}
+}
+
+// Load balancers turn away from a process that is not ready. Their probes are
+// then all that shows the errors of the store.
+func TestProbesOfTheStoreAreCounted(t *testing.T) {
+	p := start(t, succeed)
+	require.Equal(t, 200, p.send(t, newRequest(t, http.MethodGet, p.origin+"/readyz", "", "")))
+	got := p.scrape(t)
+	p.end(t)
+	require.EqualValues(t, 1, got[`mailtrap_webhook_store_duration_seconds_count{operation="reserve"}`])
+	require.EqualValues(t, 1, got[`mailtrap_webhook_store_duration_seconds_count{operation="release"}`])
+	require.EqualValues(t, 1, got["mailtrap_webhook_ready"])
+}
+
 // Two replicas that share a store probe it at the same time.
 func TestReadyWhileAnotherReplicaProbes(t *testing.T) {
 	store := new(mailtrapwebhook.MemoryDeduplicator)
