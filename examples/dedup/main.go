@@ -47,6 +47,11 @@ const (
 	storeVariable  = "DEDUP_STORE"
 )
 
+// openTimeout is how long the store may take to answer when the program starts.
+// Without it, the program would wait for good for a store that takes connections
+// and says nothing.
+const openTimeout = 30 * time.Second
+
 const usage = `Usage: dedup -store store [-listen address] [-drain time]
 
   -store store      the store that all processes share: redis://…, postgres://…
@@ -88,10 +93,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 type options struct {
 	store, address string
 	drain          time.Duration
+	open           time.Duration // how long the store may take to answer at first
 	verifier       *mailtrapwebhook.Verifier
 }
 
 func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
+	opts.open = openTimeout
 	flags := flag.NewFlagSet("dedup", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.store, "store", getenv(storeVariable), "")
@@ -117,7 +124,7 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 // receive receives deliveries until ctx ends.
 func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(stdout, nil))
-	store, closeStore, err := openStore(ctx, opts.store, logger)
+	store, closeStore, err := openInTime(ctx, opts, logger)
 	if err != nil {
 		return err
 	}
@@ -138,6 +145,19 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 		Logger:  logger,
 	}
 	return server.Serve(ctx, listener)
+}
+
+// openInTime opens the store and gives up after a time.
+func openInTime(
+	ctx context.Context, opts options, logger *slog.Logger,
+) (store mailtrapwebhook.Deduplicator, closeStore func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, opts.open)
+	defer cancel()
+	store, closeStore, err = openStore(ctx, opts.store, logger)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("the store does not answer: check -store or %s, and that the store runs: %w", storeVariable, err)
+	}
+	return store, closeStore, err
 }
 
 // openStore opens the store that a URL names and checks that it works.
