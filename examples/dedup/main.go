@@ -25,7 +25,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -33,7 +32,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
@@ -167,9 +165,9 @@ func openStore(
 	scheme, path, _ := strings.Cut(storeURL, ":")
 	switch scheme {
 	case "redis", "rediss":
-		client, err := redisClient(storeURL)
+		client, err := redisdedup.NewClient(storeURL, 0)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("-store cannot be read: %w", err)
 		}
 		store := redisdedup.New(client, 0)
 		err = store.Check(ctx)
@@ -200,36 +198,6 @@ func openStore(
 		return store, store.Close, nil
 	}
 	return nil, nil, errors.New("-store names no store: write redis://…, postgres://… or sqlite:path")
-}
-
-// redisClient returns the client for a server, for a cluster if the URL has
-// addr=…, or for the server that sentinels name if it has master_name=….
-func redisClient(rawURL string) (redis.UniversalClient, error) {
-	parsed, err := url.Parse(rawURL)
-	if err == nil {
-		switch query := parsed.Query(); {
-		case query.Has("master_name"):
-			var opts *redis.FailoverOptions
-			if opts, err = redis.ParseFailoverURL(rawURL); err == nil {
-				opts.ContextTimeoutEnabled = true // or a call may outlive its context
-				return redis.NewFailoverClient(opts), nil
-			}
-		case query.Has("addr"):
-			var opts *redis.ClusterOptions
-			if opts, err = redis.ParseClusterURL(rawURL); err == nil {
-				opts.ContextTimeoutEnabled = true
-				return redis.NewClusterClient(opts), nil
-			}
-		default:
-			var opts *redis.Options
-			if opts, err = redis.ParseURL(rawURL); err == nil {
-				opts.ContextTimeoutEnabled = true
-				return redis.NewClient(opts), nil
-			}
-		}
-	}
-	// err may have the password.
-	return nil, errors.New("-store is not a URL of Redis: write it as redis://localhost:6379/0")
 }
 
 func newHandler(
