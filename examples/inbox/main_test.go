@@ -210,6 +210,7 @@ func TestReplicas(t *testing.T) {
 	attempts := replicas.Deliver(t, cluster.URL, batches)
 	replayed := replicas.Deliver(t, cluster.URL, batches) // by somebody who captured all
 	cluster.End()
+	db.pool.Reset() // the restart cut its connections
 
 	stuck := db.forgetTheDead(t)
 	p, _ := replicas.Start(t, db.command(t))
