@@ -9,7 +9,6 @@ require (
 	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup v1.0.0
 	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup v1.0.0
 	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/sqlitededup v1.0.0
-	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/mod v0.43.0
 )
@@ -23,6 +22,7 @@ require (
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
+	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect

@@ -25,7 +25,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -33,7 +32,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
@@ -46,6 +44,11 @@ const (
 	secretVariable = serve.SecretVariable
 	storeVariable  = "DEDUP_STORE"
 )
+
+// openTimeout is how long the store may take to answer when the program starts.
+// Without it, the program would wait for good for a store that takes connections
+// and says nothing.
+const openTimeout = 30 * time.Second
 
 const usage = `Usage: dedup -store store [-listen address] [-drain time]
 
@@ -88,10 +91,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 type options struct {
 	store, address string
 	drain          time.Duration
+	open           time.Duration // how long the store may take to answer at first
 	verifier       *mailtrapwebhook.Verifier
 }
 
 func parseOptions(args []string, getenv func(string) string) (opts options, err error) {
+	opts.open = openTimeout
 	flags := flag.NewFlagSet("dedup", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	flags.StringVar(&opts.store, "store", getenv(storeVariable), "")
@@ -113,7 +118,7 @@ func parseOptions(args []string, getenv func(string) string) (opts options, err 
 // receive receives deliveries until ctx ends.
 func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error {
 	logger := slog.New(slog.NewTextHandler(stdout, serve.LogOptions()))
-	store, closeStore, err := openStore(ctx, opts.store, logger)
+	store, closeStore, err := openInTime(ctx, opts, logger)
 	if err != nil {
 		return err
 	}
@@ -136,6 +141,19 @@ func receive(ctx context.Context, opts options, stdout, stderr io.Writer) error 
 	return server.Serve(ctx, listener)
 }
 
+// openInTime opens the store and gives up after a time.
+func openInTime(
+	ctx context.Context, opts options, logger *slog.Logger,
+) (store mailtrapwebhook.Deduplicator, closeStore func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, opts.open)
+	defer cancel()
+	store, closeStore, err = openStore(ctx, opts.store, logger)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("the store does not answer: check -store or %s, and that the store runs: %w", storeVariable, err)
+	}
+	return store, closeStore, err
+}
+
 // openStore opens the store that a URL names and checks that it works.
 func openStore(
 	ctx context.Context, storeURL string, logger *slog.Logger,
@@ -143,9 +161,9 @@ func openStore(
 	scheme, path, _ := strings.Cut(storeURL, ":")
 	switch scheme {
 	case "redis", "rediss":
-		client, err := redisClient(storeURL)
+		client, err := redisdedup.NewClient(storeURL, 0)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("-store cannot be read: %w", err)
 		}
 		store := redisdedup.New(client, 0)
 		err = store.Check(ctx)
@@ -176,36 +194,6 @@ func openStore(
 		return store, store.Close, nil
 	}
 	return nil, nil, errors.New("-store names no store: write redis://…, postgres://… or sqlite:path")
-}
-
-// redisClient returns the client for a server, for a cluster if the URL has
-// addr=…, or for the server that sentinels name if it has master_name=….
-func redisClient(rawURL string) (redis.UniversalClient, error) {
-	parsed, err := url.Parse(rawURL)
-	if err == nil {
-		switch query := parsed.Query(); {
-		case query.Has("master_name"):
-			var opts *redis.FailoverOptions
-			if opts, err = redis.ParseFailoverURL(rawURL); err == nil {
-				opts.ContextTimeoutEnabled = true // or a call may outlive its context
-				return redis.NewFailoverClient(opts), nil
-			}
-		case query.Has("addr"):
-			var opts *redis.ClusterOptions
-			if opts, err = redis.ParseClusterURL(rawURL); err == nil {
-				opts.ContextTimeoutEnabled = true
-				return redis.NewClusterClient(opts), nil
-			}
-		default:
-			var opts *redis.Options
-			if opts, err = redis.ParseURL(rawURL); err == nil {
-				opts.ContextTimeoutEnabled = true
-				return redis.NewClient(opts), nil
-			}
-		}
-	}
-	// err may have the password.
-	return nil, errors.New("-store is not a URL of Redis: write it as redis://localhost:6379/0")
 }
 
 func newHandler(

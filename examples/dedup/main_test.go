@@ -356,6 +356,24 @@ func TestRedisBehindOthers(t *testing.T) {
 	}
 }
 
+// A store that takes connections and says nothing must not hold up the program
+// for good.
+func TestStoreThatDoesNotAnswer(t *testing.T) {
+	redis, postgres := servers.NewProxy(t, redisServer), servers.NewProxy(t, postgresServer)
+	for _, held := range []struct {
+		proxy *servers.Proxy
+		url   string
+	}{{redis, "redis://" + redis.Address()}, {postgres, "postgres://postgres@" + postgres.Address() + "/postgres"}} {
+		resume := held.proxy.Hold()
+		err := receive(t.Context(), options{store: held.url, address: "127.0.0.1:0", open: 100 * time.Millisecond}, io.Discard, io.Discard)
+		resume()
+		require.ErrorContains(t, err, "the store does not answer: check -store or DEDUP_STORE")
+	}
+	opts, err := parseOptions([]string{"-store", "sqlite:x"}, secretOnly)
+	require.NoError(t, err)
+	require.Equal(t, openTimeout, opts.open)
+}
+
 func TestProgramRefusesToStart(t *testing.T) {
 	none := func(string) string { return "" }
 	sqlite := "sqlite:" + filepath.Join(t.TempDir(), "dedup.db")

@@ -18,18 +18,23 @@ import (
 // schema makes the table of the events. It takes any event: keys are plain
 // text, and raw is bytea because json refuses some texts that are valid JSON.
 //
-// worked is null until the work for an event is done. An event is stored once
-// for as long as its row is there: purge it after months, since a captured
-// request stays valid until the secret is reset.
+// worked is null until the work for an event is done, or its job is deleted. An
+// event is stored once for as long as its row is there: purge it after months,
+// since a captured request stays valid until the secret is reset.
+//
+// to_regclass and not IF NOT EXISTS, which fails in a schema where the role may
+// not create tables, also if they are there.
 const schema = `
-CREATE TABLE IF NOT EXISTS mailtrap_inbox (
-	id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	key      text UNIQUE,
-	received timestamptz NOT NULL,
-	raw      bytea NOT NULL,
-	worked   timestamptz
-);
-CREATE INDEX IF NOT EXISTS mailtrap_inbox_received ON mailtrap_inbox (received);`
+DO $$ BEGIN IF to_regclass('mailtrap_inbox') IS NULL THEN
+	CREATE TABLE mailtrap_inbox (
+		id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+		key      text UNIQUE,
+		received timestamptz NOT NULL,
+		raw      bytea NOT NULL,
+		worked   timestamptz
+	);
+	CREATE INDEX mailtrap_inbox_received ON mailtrap_inbox (received);
+END IF; END $$`
 
 // An inbox stores events and works on them.
 type inbox struct {
@@ -38,24 +43,48 @@ type inbox struct {
 	logger *slog.Logger
 }
 
-// createTables creates the tables of the inbox and of River.
+// createTables creates those tables of the inbox and of River that are missing.
+// It needs two connections.
 func (in *inbox) createTables(ctx context.Context) error {
 	migrator, err := rivermigrate.New(riverpgxv5.New(in.pool), &rivermigrate.Config{Logger: quiet(in.logger)})
 	if err != nil {
 		return err
 	}
 	return pgx.BeginFunc(ctx, in.pool, func(tx pgx.Tx) error {
-		// The lock keeps processes that start together from colliding, which
-		// IF NOT EXISTS does not.
+		// The lock keeps processes that start together from colliding.
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('mailtrap_inbox'))"); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, schema, pgx.QueryExecModeSimpleProtocol); err != nil { // which takes several statements
+		if _, err := tx.Exec(ctx, schema); err != nil {
 			return err
 		}
-		_, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil) // on a connection of its own, under the lock
+		// River cannot migrate in one transaction. Migrate has a connection of
+		// its own, under the lock, and writes nothing if no migration is pending.
+		_, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
 		return err
 	})
+}
+
+// checkConnections returns an error if the database allows fewer connections
+// than this program may open. It cannot count those of other programs.
+func (in *inbox) checkConnections(ctx context.Context, workers int) error {
+	var limit int
+	err := in.pool.QueryRow(ctx, `
+		SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+			- COALESCE(current_setting('reserved_connections', true)::int, 0) -- since PostgreSQL 16`).Scan(&limit)
+	if err != nil {
+		return fmt.Errorf("cannot read max_connections: %w", err)
+	}
+	need := int(in.pool.Config().MaxConns) + 1 // River listens on one that leaves the pool
+	switch fits := workers - (need - limit); {
+	case need <= limit:
+		return nil
+	case fits > 0:
+		return fmt.Errorf("-workers %d needs %d connections, but the database allows %d: use -workers %d or fewer",
+			workers, need, limit, fits)
+	}
+	return fmt.Errorf("the program needs %d connections, but the database allows %d: make pool_max_conns in %s smaller",
+		need, limit, databaseVariable)
 }
 
 // ready returns an error unless the database can store events. The statement

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -235,6 +237,90 @@ func TestDiscardedJobsAreListedAndPutBack(t *testing.T) {
 	db.awaitEffects(t, 4)
 	require.Equal(t, 4, db.count(t, "effects"))
 	require.Equal(t, "jobs put back: 0\n", db.run(t, "-retry", "all"))
+}
+
+// A job that is deleted comes back neither by -retry nor by Mailtrap. -purge
+// deletes its event.
+func TestDiscardedJobsAreDeleted(t *testing.T) {
+	db := newDatabase(t)
+	in := db.inbox(t, recordEffect, 0)
+	d := delivery(replicas.NewBatches(t, 1, 4)[0].Events...)
+	require.NoError(t, in.store(t.Context(), d))
+	db.exec(t, "UPDATE river_job SET state = 'discarded', finalized_at = now() WHERE id > 1")
+	var stdout, stderr strings.Builder
+	require.Equal(t, 1, db.tryRun(t, &stdout, &stderr, "-delete", "1"), "it waits for its work")
+	require.Contains(t, stderr.String(), "no discarded job has this number")
+	require.Equal(t, "jobs deleted: 1\n", db.run(t, "-delete", "2"))
+	require.Equal(t, "jobs deleted: 2\n", db.run(t, "-delete", "all"))
+	require.Equal(t, 1, db.count(t, "river_job"))
+	require.NoError(t, in.store(t.Context(), d))
+	require.Equal(t, 1, db.count(t, "river_job"), "a repeated delivery brings the jobs back")
+	db.exec(t, "UPDATE mailtrap_inbox SET received = now() - interval '1 year'")
+	require.Equal(t, "events deleted: 3\n", db.run(t, "-purge", "25h"))
+}
+
+// Somebody else may put the job back in the meantime.
+func TestJobThatWasPutBackIsNotDeleted(t *testing.T) {
+	db := newDatabase(t)
+	in := db.inbox(t, recordEffect, 0)
+	require.NoError(t, in.store(t.Context(), delivery(replicas.NewBatches(t, 1, 1)[0].Events...)))
+	db.exec(t, "UPDATE river_job SET state = 'discarded', finalized_at = now()")
+	for job, err := range in.discarded(t.Context()) {
+		require.NoError(t, err)
+		require.Equal(t, "jobs put back: 1\n", db.run(t, "-retry", "all"))
+		require.ErrorContains(t, in.deleteJob(t.Context(), job), "put back in the meantime")
+	}
+	require.Equal(t, 1, db.count(t, "river_job WHERE state = 'available'"))
+	require.Equal(t, 1, db.count(t, "mailtrap_inbox WHERE worked IS NULL"))
+}
+
+// A job that gets no connection waits. That is no attempt, since no work began.
+func TestJobsWaitForConnections(t *testing.T) {
+	db := newDatabase(t)
+	role := db.as(t, "few", "CONNECTION LIMIT 4") // 10 workers want more
+	var log bytes.Buffer
+	in, err := newInbox(role.pool, func(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) error {
+		time.Sleep(100 * time.Millisecond)
+		return recordEffect(ctx, tx, key, ev)
+	}, options{workers: 10, stop: stopTimeout}, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	require.NoError(t, in.store(t.Context(), delivery(replicas.NewBatches(t, 1, 10)[0].Events...)))
+	ctx, stop := context.WithCancel(t.Context())
+	require.NoError(t, in.river.Start(ctx))
+	require.Eventually(t, func() bool {
+		return db.count(t, "river_job WHERE state <> 'running'") == 10 && db.count(t, "river_job WHERE metadata ? 'snoozes'") > 1
+	}, time.Minute, 20*time.Millisecond, "no job waits")
+	stop()
+	<-in.river.Stopped()
+	require.Zero(t, db.count(t, "river_job WHERE state IN ('available', 'scheduled') AND attempt > 0"), "waiting took an attempt")
+	require.Zero(t, db.count(t, "river_job WHERE errors IS NOT NULL"))
+	require.Equal(t, 1, strings.Count(log.String(), "jobs wait"), log.String())
+}
+
+// The statements of examples/README.md to alert on.
+func TestStatementsToAlertOn(t *testing.T) {
+	db := newDatabase(t)
+	statements := readme(t, "SELECT [^;]*FROM river_job")
+	require.Len(t, statements, 2)
+	values := func() (discarded, age int) {
+		require.NoError(t, db.pool.QueryRow(t.Context(), statements[0]).Scan(&discarded))
+		require.NoError(t, db.pool.QueryRow(t.Context(), statements[1]).Scan(&age))
+		return discarded, age
+	}
+	require.NoError(t, db.inbox(t, recordEffect, 0).store(t.Context(), delivery(replicas.NewBatches(t, 1, 6)[0].Events...)))
+	db.exec(t, "UPDATE river_job SET created_at = now() - id * interval '1 hour', attempt = 1 WHERE id > 1")
+	db.exec(t, "UPDATE river_job SET state = 'discarded', finalized_at = now() WHERE id = 5")
+	db.exec(t, "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = 4")
+	db.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = 3")
+	db.exec(t, "UPDATE river_job SET state = 'scheduled', attempt = 0 WHERE id = 2")                   // it waits for a connection
+	require.Equal(t, 1, db.count(t, "river_job WHERE id = 6 AND state = 'available' AND attempt > 0")) // it was put back
+	discarded, age := values()
+	require.Equal(t, 2, discarded)
+	require.InDelta(t, 2*time.Hour.Seconds(), age, 60)
+	db.exec(t, "DELETE FROM river_job")
+	discarded, age = values()
+	require.Zero(t, discarded)
+	require.Zero(t, age)
 }
 
 // There may be more discarded jobs than one page of River has.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,13 +81,21 @@ func hang(ctx context.Context, tx pgx.Tx, key string, ev mailtrapwebhook.Event) 
 
 // A database belongs to one test.
 type database struct {
-	name string
-	url  string
-	pool *pgxpool.Pool
+	name  string
+	url   string
+	proxy *servers.Proxy
+	pool  *pgxpool.Pool
 }
 
 // newDatabase returns a database with the tables, and one for effects.
 func newDatabase(t *testing.T) *database {
+	db := emptyDatabase(t)
+	require.NoError(t, db.inbox(t, recordEffect, 0).createTables(t.Context()))
+	db.exec(t, "CREATE TABLE effects (key text NOT NULL, raw bytea NOT NULL)")
+	return db
+}
+
+func emptyDatabase(t *testing.T) *database {
 	proxy := servers.NewProxy(t, server)
 	name := "t" + strings.ToLower(rand.Text())
 	url := func(database string) string {
@@ -94,10 +103,33 @@ func newDatabase(t *testing.T) *database {
 	}
 	openPool(t, url("postgres")).exec(t, "CREATE DATABASE "+name)
 	db := openPool(t, url(name))
-	db.name = name
-	require.NoError(t, db.inbox(t, recordEffect, 0).createTables(t.Context()))
-	db.exec(t, "CREATE TABLE effects (key text NOT NULL, raw bytea NOT NULL)")
+	db.name, db.proxy = name, proxy
 	return db
+}
+
+// readme returns the statements in examples/README.md that begin so.
+func readme(t *testing.T, begin string) (statements []string) {
+	text, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	for _, found := range regexp.MustCompile(`(?m)^    (`+begin+`[^;]*);`).FindAllSubmatch(text, -1) {
+		statements = append(statements, string(found[1]))
+	}
+	return statements
+}
+
+// as returns the database as a new role sees it, which may create nothing.
+func (db *database) as(t *testing.T, role, options string) *database {
+	role += strings.ToLower(rand.Text())
+	db.exec(t, "CREATE ROLE "+role+" LOGIN "+options)
+	t.Cleanup(func() {
+		_, err := db.pool.Exec(context.Background(), fmt.Sprintf("DROP OWNED BY %[1]s; DROP ROLE %[1]s", role),
+			pgx.QueryExecModeSimpleProtocol)
+		require.NoError(t, err)
+	})
+	for _, grant := range readme(t, "GRANT ") {
+		db.exec(t, strings.Replace(grant, "TO app", "TO "+role, 1))
+	}
+	return openPool(t, strings.Replace(db.url, "postgres@", role+"@", 1))
 }
 
 func openPool(t *testing.T, url string) *database {
@@ -149,8 +181,11 @@ func (db *database) run(t *testing.T, args ...string) string {
 }
 
 func (db *database) tryRun(t *testing.T, stdout, stderr *strings.Builder, args ...string) int {
-	getenv := func(name string) string { return map[string]string{databaseVariable: db.url}[name] }
-	return run(t.Context(), args, getenv, recordEffect, slog.New(slog.DiscardHandler), stdout, stderr)
+	return run(t.Context(), args, db.getenv, recordEffect, slog.New(slog.DiscardHandler), stdout, stderr)
+}
+
+func (db *database) getenv(name string) string {
+	return map[string]string{databaseVariable: db.url, secretVariable: replicas.Secret}[name]
 }
 
 // command returns a command that runs the program in a process of its own.
@@ -175,6 +210,7 @@ func TestReplicas(t *testing.T) {
 	attempts := replicas.Deliver(t, cluster.URL, batches)
 	replayed := replicas.Deliver(t, cluster.URL, batches) // by somebody who captured all
 	cluster.End()
+	db.pool.Reset() // the restart cut its connections
 
 	stuck := db.forgetTheDead(t)
 	p, _ := replicas.Start(t, db.command(t))
@@ -242,7 +278,7 @@ func TestEnds(t *testing.T) {
 func TestEndsDespiteStuckWork(t *testing.T) {
 	db := newDatabase(t)
 	stuck, begun := make(chan struct{}), make(chan struct{})
-	opts := options{address: "127.0.0.1:0", workers: 1, stop: 100 * time.Millisecond}
+	opts := options{address: "127.0.0.1:0", workers: 1, open: openTimeout, stop: 100 * time.Millisecond}
 	in, err := newInbox(db.pool, func(context.Context, pgx.Tx, string, mailtrapwebhook.Event) error {
 		close(begun)
 		<-stuck
@@ -263,6 +299,68 @@ func TestEndsDespiteStuckWork(t *testing.T) {
 	}
 	close(stuck)
 	<-in.river.Stopped()
+}
+
+// A database that takes connections and says nothing must not hold up the
+// program for good.
+func TestDatabaseThatDoesNotAnswer(t *testing.T) {
+	db := emptyDatabase(t)
+	defer db.proxy.Hold()()
+	for _, command := range []string{"", "discarded"} {
+		opts := options{address: "127.0.0.1:0", command: command, open: 100 * time.Millisecond}
+		err := do(t.Context(), opts, db.getenv, recordEffect, slog.New(slog.DiscardHandler), io.Discard, io.Discard)
+		require.ErrorContains(t, err, "cannot open the database: check DATABASE_URL", command)
+	}
+	opts, err := parseOptions(nil)
+	require.NoError(t, err)
+	require.Equal(t, openTimeout, opts.open)
+}
+
+// A pool of one connection must not wait for a second.
+func TestStartsWithASmallPool(t *testing.T) {
+	db := emptyDatabase(t)
+	db.url += "&pool_max_conns=1"
+	p, _ := replicas.Start(t, db.command(t, "-workers", "0"))
+	p.End(t)
+}
+
+func TestTooManyConnections(t *testing.T) {
+	db := newDatabase(t)
+	var stdout, stderr strings.Builder
+	require.Equal(t, 1, db.tryRun(t, &stdout, &stderr, "-workers", "500"))
+	require.Regexp(t, "-workers 500 needs .* the database allows 97: use -workers 9[0-9] or fewer", stderr.String())
+
+	check := func(connections, workers int) error {
+		pooled := openPool(t, fmt.Sprintf("%s&pool_max_conns=%d", db.url, connections))
+		return pooled.inbox(t, recordEffect, 0).checkConnections(t.Context(), workers)
+	}
+	require.NoError(t, check(96, 90))
+	require.ErrorContains(t, check(97, 90), "-workers 90 needs 98 connections, but the database allows 97: use -workers 89 or fewer")
+	require.ErrorContains(t, check(200, 10), "make pool_max_conns in DATABASE_URL smaller")
+}
+
+// A role that may create nothing starts the program if the tables are there.
+func TestRoleThatMayNotCreate(t *testing.T) {
+	db := newDatabase(t)
+	role := db.as(t, "plain", "")
+	require.NoError(t, role.work(t, recordEffect).createTables(t.Context()))
+	p, address := replicas.Start(t, role.command(t))
+	require.Equal(t, http.StatusOK, replicas.NewBatches(t, 1, 5)[0].Post(t.Context(), "http://"+address))
+	db.awaitEffects(t, 5)
+	p.End(t)
+
+	var stdout, stderr strings.Builder
+	require.Equal(t, 1, emptyDatabase(t).as(t, "plain", "").tryRun(t, &stdout, &stderr, "-listen", "127.0.0.1:0"))
+	require.Contains(t, stderr.String(), "the role may not create the tables: start the program once with a role that may")
+}
+
+func TestCommandsBeforeTheFirstStart(t *testing.T) {
+	db := emptyDatabase(t)
+	for _, command := range [][]string{{"-discarded"}, {"-retry", "all"}, {"-delete", "all"}, {"-purge", "25h"}} {
+		var stdout, stderr strings.Builder
+		require.Equal(t, 1, db.tryRun(t, &stdout, &stderr, command...))
+		require.Contains(t, stderr.String(), "the database has no tables yet: check DATABASE_URL")
+	}
 }
 
 // Processes that start at the same time must not fail to create the tables.
@@ -292,16 +390,20 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"without a secret", "", "postgres://localhost", nil, "set MAILTRAP_SIGNING_SECRET"},
 		{"with a blank secret among others", "secret,", "postgres://localhost", nil, "signing secret is missing or blank"},
 		{"on a broken URL", "secret", "postgres://u:hunter2@h:port/", nil, "not a URL of PostgreSQL"},
-		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot create the tables"},
+		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot open the database: check DATABASE_URL"},
 		{"with an argument", "secret", "postgres://localhost", []string{"more"}, `unexpected argument "more"`},
 		{"on an empty address", "secret", "postgres://localhost", []string{"-listen", ""}, "name an address"},
 		{"with a long drain", "secret", "postgres://localhost", []string{"-drain", "1m"}, "make it 0s to 10s"},
 		{"with an unknown flag", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
-		{"with fewer than no workers", "secret", "postgres://localhost", []string{"-workers", "-1"}, "-workers -1"},
+		{"with fewer than no workers", "secret", "postgres://localhost", []string{"-workers", "-1"}, "-workers is -1"},
 		{"to retry no job", "secret", "postgres://localhost", []string{"-retry", ""}, "no job"},
 		{"to purge everything", "secret", "postgres://localhost", []string{"-purge", "0"}, "too short"},
 		{"to purge what may come again", "secret", "postgres://localhost", []string{"-purge", "1h"}, "too short"},
-		{"to retry no job", "secret", "postgres://localhost", []string{"-retry", "first"}, `-retry "first" is no job`},
+		{"to retry the first job", "secret", "postgres://localhost", []string{"-retry", "first"}, "-retry: no job"},
+		{"to delete no job", "secret", "postgres://localhost", []string{"-delete", "-1"}, "-delete: no job"},
+		{"with two commands", "secret", "postgres://localhost", []string{"-retry", "all", "-discarded"},
+			"-discarded and -retry are two commands"},
+		{"to delete and retry", "secret", "postgres://localhost", []string{"-retry", "1", "-delete", "1"}, "are two commands"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,13 +30,17 @@ const (
 	// of 100 ms holds ten workers to 100 events a second.
 	fetchCooldown = 10 * time.Millisecond
 
+	// snooze is how long a job waits if no connection is to be had.
+	snooze = 10 * time.Second
+
 	// stopTimeout is how long work may go on after the signal to end. The server
 	// answers its last delivery five seconds later.
 	stopTimeout = 30 * time.Second
 )
 
-// A workFunc does the work for an event. What it writes in tx comes about once.
-// After an error all of that is rolled back, and the work is tried again later.
+// A workFunc does the work for an event. The rows that it writes in tx are
+// written exactly once. After an error all of that is rolled back, and the work
+// is tried again later.
 // Return river.JobCancel(err) if no retry helps: the job then waits for you at
 // once. River stores the texts of errors: keep addresses out of them.
 //
@@ -75,7 +80,7 @@ func newInbox(pool *pgxpool.Pool, work workFunc, opts options, logger *slog.Logg
 		ErrorHandler:                &errorLog{logger},
 		Logger:                      quiet(logger),
 	}
-	river.AddWorker(config.Workers, &worker{pool: pool, work: work})
+	river.AddWorker(config.Workers, &worker{pool: pool, work: work, logger: logger})
 	if opts.workers > 0 {
 		config.Queues = map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.workers}}
 	}
@@ -89,14 +94,17 @@ func newInbox(pool *pgxpool.Pool, work workFunc, opts options, logger *slog.Logg
 // A worker works on the events of jobs.
 type worker struct {
 	river.WorkerDefaults[eventArgs]
-	pool *pgxpool.Pool
-	work workFunc
+	pool   *pgxpool.Pool
+	work   workFunc
+	logger *slog.Logger
+	warned atomic.Int64 // when warn last logged, in nanoseconds since 1970
 }
 
 func (w *worker) Work(ctx context.Context, job *river.Job[eventArgs]) error {
 	pooled, err := w.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("cannot begin the work: %w", err)
+		w.warn(ctx, err)
+		return river.JobSnooze(snooze) // no work has begun, so that this is no attempt
 	}
 	conn := pooled.Conn()
 	// Work may ignore the end of ctx. Close its connection then: deliveries need
@@ -129,6 +137,14 @@ func (w *worker) Work(ctx context.Context, job *river.Job[eventArgs]) error {
 	})
 }
 
+// warn logs that jobs wait for a connection. It logs one line for all of them.
+func (w *worker) warn(ctx context.Context, err error) {
+	now, last := time.Now().UnixNano(), w.warned.Load()
+	if now-last >= int64(snooze) && w.warned.CompareAndSwap(last, now) {
+		w.logger.WarnContext(ctx, "no connection for the work: jobs wait", "wait", snooze.String(), "err", err)
+	}
+}
+
 // parseEvent returns the event with this text. The text of an unknown event may
 // be anything, even no JSON.
 func parseEvent(raw []byte) mailtrapwebhook.Event {
@@ -141,10 +157,10 @@ func parseEvent(raw []byte) mailtrapwebhook.Event {
 
 // awaitWorkers waits until the workers have stopped. Work that ignores its
 // context is left behind, and tried again by another process.
-func (in *inbox) awaitWorkers(late <-chan struct{}) {
+func (in *inbox) awaitWorkers(timeout <-chan struct{}) {
 	select {
 	case <-in.river.Stopped():
-	case <-late:
+	case <-timeout:
 		in.logger.Error("work was open to the last: it is tried again after " + rescueAfter.String())
 	}
 }
@@ -164,7 +180,7 @@ func (l *errorLog) HandlePanic(
 	return nil
 }
 
-// quiet returns a logger for River, which else tells of each start and job.
+// quiet returns a logger for River. River logs each start and job at Info.
 func quiet(logger *slog.Logger) *slog.Logger { return slog.New(warnings{logger.Handler()}) }
 
 type warnings struct{ slog.Handler }

@@ -16,7 +16,6 @@ require (
 	github.com/mailtrapwebhook/mailtrapwebhook v1.0.0
 	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup v1.0.0
 	github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/redisdedup v1.0.0
-	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 )
 
@@ -31,6 +30,7 @@ require (
 	github.com/json-iterator/go v1.1.12 // indirect
 	github.com/modern-go/concurrent v0.0.0-20180306012644-bacd9c7ef1dd // indirect
 	github.com/modern-go/reflect2 v1.0.2 // indirect
+	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.28.0 // indirect

@@ -38,6 +38,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -64,6 +65,10 @@ const usage = `Usage: exactlyonce [-listen address] [-drain time]
 webhooks with commas between. ` + databaseVariable + ` must hold the URL of the
 database, such as postgres://localhost/mailtrap.
 `
+
+// openTimeout is how long the database may take to answer when the program
+// starts.
+const openTimeout = 30 * time.Second
 
 // minPurge is for how long Mailtrap may send an event again.
 const minPurge = 25 * time.Hour
@@ -93,11 +98,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 type options struct {
 	address string
 	drain   time.Duration
+	open    time.Duration // how long the database may take to answer at first
 	redrive bool
 	purge   time.Duration
 }
 
 func parseOptions(args []string) (opts options, err error) {
+	opts.open = openTimeout
 	flags := flag.NewFlagSet("exactlyonce", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error in one line
 	serve.AddressVar(flags, &opts.address, "listen", ":8080", "")
@@ -112,8 +119,11 @@ func parseOptions(args []string) (opts options, err error) {
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
-	if flags.NArg() > 0 {
+	switch {
+	case flags.NArg() > 0:
 		return opts, fmt.Errorf("unexpected argument %q (-h shows the usage)", flags.Arg(0))
+	case opts.redrive && opts.purge != 0:
+		return opts, errors.New("-purge and -redrive are two commands: run one at a time")
 	}
 	return opts, nil
 }
@@ -131,23 +141,59 @@ func do(ctx context.Context, opts options, getenv func(string) string, stdout, s
 		return err
 	}
 	defer serve.Close(pool.Close)
-	switch {
-	case opts.redrive:
+	if !opts.redrive && opts.purge == 0 {
+		return receive(ctx, opts, getenv(secretVariable), pool, stdout, stderr)
+	}
+	if err := ping(ctx, pool, opts.open); err != nil {
+		return err
+	}
+	err = runCommand(ctx, opts, pool, stdout)
+	if hasCode(err, undefinedTable) {
+		return fmt.Errorf("the database has no tables yet: check %s, or start the program first, which creates them: %w",
+			databaseVariable, err)
+	}
+	return err
+}
+
+func runCommand(ctx context.Context, opts options, pool *pgxpool.Pool, stdout io.Writer) error {
+	if opts.redrive {
 		stored, left, err := redrive(ctx, pool)
 		if err != nil {
-			return fmt.Errorf("%d events are stored, and the other dead letters cannot be: %w", stored, err)
+			return fmt.Errorf("stored %d dead letters, then failed: %w", stored, err)
 		}
 		fmt.Fprintf(stdout, "events stored: %d, dead letters left: %d\n", stored, left)
 		return nil
-	case opts.purge != 0:
-		keys, events, err := purge(ctx, pool, time.Now().Add(-opts.purge))
-		if err != nil {
-			return fmt.Errorf("cannot purge: %w", err)
-		}
-		fmt.Fprintf(stdout, "keys deleted: %d, events deleted: %d\n", keys, events)
-		return nil
 	}
-	return receive(ctx, opts, getenv(secretVariable), pool, stdout, stderr)
+	keys, events, err := purge(ctx, pool, time.Now().Add(-opts.purge))
+	if err != nil {
+		return fmt.Errorf("cannot purge: %w", err)
+	}
+	fmt.Fprintf(stdout, "keys deleted: %d, events deleted: %d\n", keys, events)
+	return nil
+}
+
+// ping returns an error unless the database answers in time. Without a limit,
+// the program would wait for good for a database that takes connections and says
+// nothing.
+func ping(ctx context.Context, pool *pgxpool.Pool, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := pool.Ping(ctx); err != nil {
+		return fmt.Errorf("cannot open the database: check %s, and that the database runs: %w", databaseVariable, err)
+	}
+	return nil
+}
+
+// The codes of errors that a person can mend.
+const (
+	undefinedTable        = "42P01"
+	insufficientPrivilege = "42501"
+)
+
+// hasCode reports whether err is an error of PostgreSQL with this code.
+func hasCode(err error, code string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
 func poolConfig(url string) (*pgxpool.Config, error) {
@@ -174,7 +220,15 @@ func receive(
 	if err := handler.Validate(); err != nil {
 		return err
 	}
-	if err := createTables(ctx, pool); err != nil { // leave this out if a migration creates the tables
+	if err := ping(ctx, pool, opts.open); err != nil {
+		return err
+	}
+	err = createTables(ctx, pool) // leave this out if a migration creates the tables
+	switch {
+	case hasCode(err, insufficientPrivilege):
+		return fmt.Errorf("the role may not create the tables: start the program once with a role that may,"+
+			" then grant this one SELECT, INSERT, UPDATE and DELETE on them: %w", err)
+	case err != nil:
 		return fmt.Errorf("cannot create the tables: %w", err)
 	}
 	listener, err := net.Listen("tcp", opts.address)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,10 @@ func newDatabase(t *testing.T) *database {
 	_, err := admin.Exec(t.Context(), "CREATE DATABASE "+name)
 	require.NoError(t, err)
 	return &database{name: name, url: url(name), proxy: proxy, pool: openPool(t, url(name))}
+}
+
+func (db *database) getenv(name string) string {
+	return map[string]string{databaseVariable: db.url, secretVariable: replicas.Secret}[name]
 }
 
 func openPool(t *testing.T, url string) *pgxpool.Pool {
@@ -250,14 +255,11 @@ func TestOddEventsAreKept(t *testing.T) {
 // A database that answers no more does not keep the program from its end.
 func TestEndsWithoutAnAnswer(t *testing.T) {
 	db := newDatabase(t)
-	getenv := func(name string) string {
-		return map[string]string{secretVariable: replicas.Secret, databaseVariable: db.url}[name]
-	}
 	ctx, end := context.WithCancel(t.Context())
 	stdout, listening := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"-listen", "127.0.0.1:0", "-drain", "0"}, getenv, io.Discard, listening)
+		ended <- run(ctx, []string{"-listen", "127.0.0.1:0", "-drain", "0"}, db.getenv, io.Discard, listening)
 	}()
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
@@ -274,6 +276,71 @@ func TestEndsWithoutAnAnswer(t *testing.T) {
 	require.Less(t, time.Since(began), 5*time.Second)
 }
 
+// A database that takes connections and says nothing must not hold up the
+// program for good.
+func TestDatabaseThatDoesNotAnswer(t *testing.T) {
+	db := newDatabase(t)
+	defer db.proxy.Hold()()
+	for name, opts := range map[string]options{"receive": {}, "redrive": {redrive: true}, "purge": {purge: minPurge}} {
+		opts.address, opts.open = "127.0.0.1:0", 100*time.Millisecond
+		err := do(t.Context(), opts, db.getenv, io.Discard, io.Discard)
+		require.ErrorContains(t, err, "cannot open the database: check DATABASE_URL", name)
+	}
+	opts, err := parseOptions(nil)
+	require.NoError(t, err)
+	require.Equal(t, openTimeout, opts.open)
+}
+
+// A role that may create nothing starts the program if the tables are there.
+func TestRoleThatMayNotCreate(t *testing.T) {
+	as := func(db *database) *database {
+		role := "plain" + strings.ToLower(rand.Text())
+		db.exec(t, "CREATE ROLE "+role+" LOGIN")
+		db.exec(t, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "+role)
+		t.Cleanup(func() {
+			for _, drop := range []string{"DROP OWNED BY ", "DROP ROLE "} {
+				_, err := db.pool.Exec(context.Background(), drop+role)
+				require.NoError(t, err)
+			}
+		})
+		restricted := *db
+		restricted.url = strings.Replace(db.url, "postgres@", role+"@", 1)
+		return &restricted
+	}
+	db := newTables(t)
+	p, address := replicas.Start(t, as(db).command(t))
+	batches := replicas.NewBatches(t, 1, 3)
+	require.Equal(t, http.StatusOK, batches[0].Post(t.Context(), "http://"+address))
+	p.End(t)
+	db.requireOnce(t, batches)
+
+	var stderr strings.Builder
+	require.Equal(t, 1, run(t.Context(), []string{"-listen", "127.0.0.1:0"}, as(newDatabase(t)).getenv, io.Discard, &stderr))
+	require.Contains(t, stderr.String(), "the role may not create the tables: start the program once with a role that may")
+}
+
+func TestCommandsBeforeTheFirstStart(t *testing.T) {
+	db := newDatabase(t)
+	for _, command := range [][]string{{"-redrive"}, {"-purge", "25h"}} {
+		var stderr strings.Builder
+		require.Equal(t, 1, run(t.Context(), command, db.getenv, io.Discard, &stderr))
+		require.Contains(t, stderr.String(), "the database has no tables yet: check DATABASE_URL")
+	}
+}
+
+// The statement of examples/README.md to alert on.
+func TestStatementToAlertOn(t *testing.T) {
+	db := newTables(t)
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	statements := regexp.MustCompile(`(?m)^    (SELECT .*mailtrap_dead_letters);$`).FindAllSubmatch(readme, -1)
+	require.Len(t, statements, 1)
+	db.exec(t, "INSERT INTO mailtrap_dead_letters (received, key, reason, raw) VALUES (now(), 'a', 'b', 'c')")
+	var n int
+	require.NoError(t, db.pool.QueryRow(t.Context(), string(statements[0][1])).Scan(&n))
+	require.Equal(t, 1, n)
+}
+
 func TestProgramRefusesToStart(t *testing.T) {
 	tests := []struct {
 		name, secret, database string
@@ -283,7 +350,7 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"without a secret", "", "postgres://localhost", nil, "set MAILTRAP_SIGNING_SECRET"},
 		{"without a database", "secret", "", nil, "set DATABASE_URL"},
 		{"on a broken URL", "secret", "postgres://u:hunter2@h:port/", nil, "not a URL of PostgreSQL"},
-		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot create the tables"},
+		{"where no database is", "secret", "postgres://u:hunter2@127.0.0.1:1/db", nil, "cannot open the database: check DATABASE_URL"},
 		{"with a blank secret among others", "secret,", "postgres://localhost", nil, "signing secret is missing or blank"},
 		{"to purge keys of events that may come again", "secret", "postgres://localhost", []string{"-purge", "1h"}, "-purge: too short"},
 		{"to purge everything", "secret", "postgres://localhost", []string{"-purge", "0"}, "too short"},
@@ -291,6 +358,8 @@ func TestProgramRefusesToStart(t *testing.T) {
 		{"with an argument", "secret", "postgres://localhost", []string{"more"}, `unexpected argument "more"`},
 		{"on an empty address", "secret", "postgres://localhost", []string{"-listen", ""}, "name an address"},
 		{"with a long drain", "secret", "postgres://localhost", []string{"-drain", "1m"}, "make it 0s to 10s"},
+		{"with two commands", "secret", "postgres://localhost", []string{"-redrive", "-purge", "2160h"},
+			"-purge and -redrive are two commands"},
 		{"with an unknown flag", "secret", "postgres://localhost", []string{"-lisen", ":80"}, "-lisen"},
 	}
 	for _, tt := range tests {

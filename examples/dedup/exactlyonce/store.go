@@ -13,8 +13,9 @@ import (
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
-// schema makes the tables. The lock keeps processes that start together from
-// colliding, which IF NOT EXISTS does not.
+// schema makes the tables that are missing. The lock keeps processes that start
+// together from colliding. to_regclass and not IF NOT EXISTS, which fails in a
+// schema where the role may not create tables, also if they are there.
 //
 // An event is stored once for as long as its key is in the table. Keep keys for
 // months: a captured request stays valid until the secret is reset.
@@ -23,26 +24,34 @@ import (
 // letters must take any event.
 const schema = `
 SELECT pg_advisory_xact_lock(hashtext('mailtrap_events'));
-CREATE TABLE IF NOT EXISTS mailtrap_keys (
-	key   text PRIMARY KEY,
-	since timestamptz NOT NULL DEFAULT now()
-);
-CREATE INDEX IF NOT EXISTS mailtrap_keys_since ON mailtrap_keys (since);
-CREATE TABLE IF NOT EXISTS mailtrap_events (
-	id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	received timestamptz NOT NULL,
-	kind     text NOT NULL,
-	email    text,
-	raw      bytea NOT NULL
-);
-CREATE INDEX IF NOT EXISTS mailtrap_events_received ON mailtrap_events (received);
-CREATE TABLE IF NOT EXISTS mailtrap_dead_letters (
-	id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	received timestamptz NOT NULL,
-	key      text NOT NULL,
-	reason   text NOT NULL,
-	raw      bytea NOT NULL
-);`
+DO $$ BEGIN
+IF to_regclass('mailtrap_keys') IS NULL THEN
+	CREATE TABLE mailtrap_keys (
+		key   text PRIMARY KEY,
+		since timestamptz NOT NULL DEFAULT now()
+	);
+	CREATE INDEX mailtrap_keys_since ON mailtrap_keys (since);
+END IF;
+IF to_regclass('mailtrap_events') IS NULL THEN
+	CREATE TABLE mailtrap_events (
+		id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+		received timestamptz NOT NULL,
+		kind     text NOT NULL,
+		email    text,
+		raw      bytea NOT NULL
+	);
+	CREATE INDEX mailtrap_events_received ON mailtrap_events (received);
+END IF;
+IF to_regclass('mailtrap_dead_letters') IS NULL THEN
+	CREATE TABLE mailtrap_dead_letters (
+		id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+		received timestamptz NOT NULL,
+		key      text NOT NULL,
+		reason   text NOT NULL,
+		raw      bytea NOT NULL
+	);
+END IF;
+END $$;`
 
 func createTables(ctx context.Context, pool *pgxpool.Pool) error {
 	// Only the simple protocol takes several statements.

@@ -268,9 +268,8 @@ func TestRedrive(t *testing.T) {
 // run runs a command of the program and returns its output.
 func (db *database) run(t *testing.T, args ...string) string {
 	t.Helper()
-	getenv := func(name string) string { return map[string]string{databaseVariable: db.url}[name] }
 	var stdout, stderr strings.Builder
-	require.Equal(t, 0, run(t.Context(), args, getenv, &stdout, &stderr), stderr.String())
+	require.Equal(t, 0, run(t.Context(), args, db.getenv, &stdout, &stderr), stderr.String())
 	return stdout.String()
 }
 

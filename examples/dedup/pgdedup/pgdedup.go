@@ -46,9 +46,13 @@ CREATE TABLE IF NOT EXISTS mailtrap_dedup (
 );
 CREATE INDEX IF NOT EXISTS mailtrap_dedup_until ON mailtrap_dedup (until);`
 
-// schemaLock keeps processes from creating the table at the same time. IF NOT
-// EXISTS does not prevent that.
-const schemaLock = `SELECT pg_advisory_xact_lock(hashtext('mailtrap_dedup'));`
+// createTable runs Schema if the table is missing. Where the role may not create
+// tables, IF NOT EXISTS fails even if the table is there. The lock keeps
+// processes from creating it at the same time.
+const createTable = `
+SELECT pg_advisory_xact_lock(hashtext('mailtrap_dedup'));
+DO $do$ BEGIN IF to_regclass('mailtrap_dedup') IS NULL THEN` + Schema + `
+END IF; END $do$;`
 
 // The statements lock rows in the order of the keys, so that no two of them
 // wait for each other. In a statement, now() is the time when the statement
@@ -93,6 +97,8 @@ const (
 		))`
 )
 
+const insufficientPrivilege = "42501"
+
 // The codes of errors after which the same statement may succeed.
 const (
 	serializationFailure = "40001"
@@ -124,11 +130,17 @@ func New(pool *pgxpool.Pool, retention time.Duration) *Deduplicator {
 }
 
 // CreateTable creates the table if it does not exist. Several processes may
-// call it at the same time.
+// call it at the same time. If the table exists, the role needs no privilege but
+// SELECT, INSERT, UPDATE and DELETE on it.
 func (d *Deduplicator) CreateTable(ctx context.Context) error {
 	// Only the simple protocol takes several statements.
-	_, err := d.pool.Exec(ctx, schemaLock+Schema, pgx.QueryExecModeSimpleProtocol)
-	if err != nil {
+	_, err := d.pool.Exec(ctx, createTable, pgx.QueryExecModeSimpleProtocol)
+	var failure *pgconn.PgError
+	switch {
+	case errors.As(err, &failure) && failure.Code == insufficientPrivilege:
+		return fmt.Errorf("pgdedup: the role may not create the table: run pgdedup.Schema with a role that may,"+
+			" then grant this one SELECT, INSERT, UPDATE and DELETE on mailtrap_dedup: %w", err)
+	case err != nil:
 		return fmt.Errorf("pgdedup: cannot create the table: %w", err)
 	}
 	return nil

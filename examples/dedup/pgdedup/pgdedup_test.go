@@ -98,3 +98,32 @@ func TestProcessesCreateTheTableTogether(t *testing.T) {
 		all.Wait()
 	}
 }
+
+// A role that may create nothing can use a table that is there.
+func TestRoleThatMayNotCreate(t *testing.T) {
+	proxy := servers.NewProxy(t, server)
+	admin := connect(t, proxy, "")
+	exec := func(statement string) {
+		_, err := admin.Exec(context.Background(), statement)
+		require.NoError(t, err)
+	}
+	exec("DROP TABLE IF EXISTS mailtrap_dedup")
+	require.NoError(t, pgdedup.New(admin, 0).CreateTable(t.Context()))
+	exec("CREATE ROLE plain LOGIN")
+	t.Cleanup(func() {
+		exec("DROP OWNED BY plain")
+		exec("DROP ROLE plain")
+	})
+	exec("GRANT SELECT, INSERT, UPDATE, DELETE ON mailtrap_dedup TO plain")
+	plain := pgdedup.New(connect(t, proxy, "user=plain"), 0)
+	require.NoError(t, plain.CreateTable(t.Context()))
+	answers, err := plain.Reserve(t.Context(), []string{"a"}, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []mailtrapwebhook.Reservation{mailtrapwebhook.Reserved}, answers)
+	require.NoError(t, plain.Commit(t.Context(), []string{"a"}))
+	require.NoError(t, plain.Release(t.Context(), []string{"a"}))
+
+	exec("DROP TABLE mailtrap_dedup")
+	require.ErrorContains(t, plain.CreateTable(t.Context()), "the role may not create the table: run pgdedup.Schema")
+	require.NoError(t, pgdedup.New(admin, 0).CreateTable(t.Context()))
+}

@@ -24,10 +24,12 @@
 package redisdedup
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -105,12 +107,54 @@ type Deduplicator struct {
 	retention time.Duration
 }
 
+// NewClient returns a client for a URL that suits New. It is a client for one
+// server, for a cluster if the URL has addr=…, or for the server that sentinels
+// name if it has master_name=…:
+//
+//	redis://:password@host:6379/0
+//	redis://host:6379?addr=another:6379
+//	redis://sentinel:26379?master_name=name
+//
+// It opens at most poolSize connections to a server. If poolSize is 0, the URL's
+// pool_size or the client's default applies.
+func NewClient(rawURL string, poolSize int) (redis.UniversalClient, error) {
+	parsed, err := url.Parse(rawURL)
+	if err == nil {
+		switch query := parsed.Query(); {
+		case query.Has("master_name"):
+			var opts *redis.FailoverOptions
+			if opts, err = redis.ParseFailoverURL(rawURL); err == nil {
+				opts.ContextTimeoutEnabled = true
+				opts.PoolSize = cmp.Or(poolSize, opts.PoolSize)
+				return redis.NewFailoverClient(opts), nil
+			}
+		case query.Has("addr"):
+			var opts *redis.ClusterOptions
+			if opts, err = redis.ParseClusterURL(rawURL); err == nil {
+				opts.ContextTimeoutEnabled = true
+				opts.PoolSize = cmp.Or(poolSize, opts.PoolSize)
+				return redis.NewClusterClient(opts), nil
+			}
+		default:
+			var opts *redis.Options
+			if opts, err = redis.ParseURL(rawURL); err == nil {
+				opts.ContextTimeoutEnabled = true
+				opts.PoolSize = cmp.Or(poolSize, opts.PoolSize)
+				return redis.NewClient(opts), nil
+			}
+		}
+	}
+	// err may have the password.
+	return nil, errors.New("redisdedup: not a URL of Redis: write it as redis://:password@localhost:6379/0")
+}
+
 // New returns a Deduplicator on client, which may be any [redis.UniversalClient].
 // It remembers handled keys for retention, or for [DefaultRetention] if retention
 // is not positive. It does not close client. Call Check when your program starts.
 //
-// Set ContextTimeoutEnabled in the client's options. Without it, a call whose
-// context ends may leave a goroutine behind until the client's own timeout.
+// Set ContextTimeoutEnabled in the client's options, as NewClient does. Without
+// it, a call whose context ends may leave a goroutine behind until the client's
+// own timeout.
 func New(client redis.Scripter, retention time.Duration) *Deduplicator {
 	if retention <= 0 {
 		retention = DefaultRetention
@@ -126,9 +170,11 @@ func (d *Deduplicator) Check(ctx context.Context) error {
 	_, moved := redis.IsMovedError(err)
 	switch {
 	case moved:
-		return errors.New("redisdedup: the server is one node of a cluster: use a redis.ClusterClient with its address")
+		return errors.New("redisdedup: the server is one node of a cluster: use a redis.ClusterClient," +
+			" or add addr=host:port to the URL of NewClient")
 	case err != nil && strings.Contains(err.Error(), "unknown command"):
-		return errors.New("redisdedup: the server runs no scripts: if it is a sentinel, use redis.NewFailoverClient")
+		return errors.New("redisdedup: the server runs no scripts: if it is a sentinel, use redis.NewFailoverClient," +
+			" or add master_name=name to the URL of NewClient")
 	case err != nil:
 		return err
 	case answers[0] != mailtrapwebhook.Reserved:

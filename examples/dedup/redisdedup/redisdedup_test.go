@@ -3,6 +3,7 @@ package redisdedup_test
 import (
 	"context"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -101,6 +102,37 @@ func TestRepeatedReserveFindsItsKeys(t *testing.T) {
 	got, err = d.Reserve(t.Context(), keys, time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, []mailtrapwebhook.Reservation{reserved, handled, held, held, reserved}, got)
+}
+
+func TestNewClient(t *testing.T) {
+	for _, url := range []string{
+		"redis://127.0.0.1:1", "redis://127.0.0.1:1?addr=127.0.0.1:2", "redis://127.0.0.1:1?master_name=main", "unix:///x.sock",
+	} {
+		for poolSize, want := range map[int]int{0: 7, 3: 3} {
+			sized := url + "?pool_size=7"
+			if strings.Contains(url, "?") {
+				sized = url + "&pool_size=7"
+			}
+			client, err := redisdedup.NewClient(sized, poolSize)
+			require.NoError(t, err)
+			defer client.Close()
+			var timeout bool
+			var got int
+			switch client := client.(type) {
+			case *redis.Client:
+				timeout, got = client.Options().ContextTimeoutEnabled, client.Options().PoolSize
+			case *redis.ClusterClient:
+				timeout, got = client.Options().ContextTimeoutEnabled, client.Options().PoolSize
+			}
+			require.True(t, timeout, "a call may outlive its context: %s", url)
+			require.Equal(t, want, got, url)
+		}
+	}
+	for _, url := range []string{"redis://:hunter2@h:port", "http://:hunter2@h", "redis://:hunter2@h?addr=h&pool=1"} {
+		_, err := redisdedup.NewClient(url, 0)
+		require.ErrorContains(t, err, "not a URL of Redis: write it as redis://")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
 }
 
 func TestCheck(t *testing.T) {

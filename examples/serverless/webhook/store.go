@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
 	"github.com/mailtrapwebhook/mailtrapwebhook/examples/dedup/pgdedup"
@@ -63,13 +62,10 @@ func openPostgres(ctx context.Context, url string) (mailtrapwebhook.Deduplicator
 }
 
 func openRedis(ctx context.Context, url string) (mailtrapwebhook.Deduplicator, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil { // which may have the password
-		return nil, errors.New(redisVariable + " cannot be read: write it as redis://:password@host:6379/0")
+	client, err := redisdedup.NewClient(url, connections)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", redisVariable, err)
 	}
-	options.PoolSize = connections
-	options.ContextTimeoutEnabled = true // or a call may outlive its context
-	client := redis.NewClient(options)
 	store := redisdedup.New(client, 0)
 	err = store.Check(ctx)
 	if errors.Is(err, redisdedup.ErrUnknownPolicy) { // some hosts forbid the look

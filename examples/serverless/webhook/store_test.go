@@ -62,6 +62,19 @@ func TestInstancesShareAStore(t *testing.T) {
 	}
 }
 
+func TestRedisBehindOthers(t *testing.T) {
+	captureLog(t)
+	has, lacks := servers.RedisNodes(t)
+	for name, url := range map[string]string{
+		"cluster":  fmt.Sprintf("redis://%s?addr=%s", lacks.Address, has.Address),
+		"sentinel": fmt.Sprintf("redis://%s?master_name=main", servers.RedisSentinel(t).Address),
+	} {
+		w, err := New(environment(map[string]string{SecretVariable: secret, redisVariable: url}))
+		require.NoError(t, err, name)
+		require.NoError(t, w.Ready(t.Context()), name)
+	}
+}
+
 func TestWithoutAStoreItSaysSo(t *testing.T) {
 	log := captureLog(t)
 	w, err := New(environment(map[string]string{SecretVariable: secret}))
