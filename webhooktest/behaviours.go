@@ -31,10 +31,10 @@ func (t *subtest) readsJSONLines() {
 	t.reads(mailtrapwebhook.FormatJSONLines, "read an event from each line of the body")
 }
 
-// reads checks that the receiver reads a format. The later subtests use the
-// first format that it reads, so that they do not fail for the other one.
+// reads checks that the receiver reads a format. The later subtests send only
+// what it reads, so that they do not fail for the other format.
 func (t *subtest) reads(f mailtrapwebhook.Format, advice string) {
-	if !t.readable {
+	if len(t.formats) == 0 {
 		t.format = f
 	}
 	events := t.fresh(3)
@@ -55,7 +55,7 @@ func (t *subtest) reads(f mailtrapwebhook.Format, advice string) {
 			len(missing), len(events), advice, missing[0].Key())
 	}
 	t.wantAtMost(1, repeatsEvents, events)
-	t.readable = true
+	t.formats = append(t.formats, f)
 }
 
 // awaitFirst is await for the first events that a receiver gets. It ends the
@@ -104,49 +104,94 @@ func names(events []mailtrapwebhook.Event) string {
 	return strings.Join(quoted, ", ")
 }
 
-func (t *subtest) refusesForged() {
-	m, events := t.mailtrap(), t.fresh(1)
-	m.Fault = FaultForged
-	t.deliver(m, events...)
-	t.wantNone("a forged request had an effect: verify "+mailtrapwebhook.SignatureHeader+
-		" before you act on the body", events...)
+// inEachFormat calls f with each format that the receiver reads as the format of
+// the deliveries.
+func (t *subtest) inEachFormat(f func()) {
+	t.Helper()
+	defer func(usual mailtrapwebhook.Format) { t.format = usual }(t.format)
+	if len(t.formats) == 0 { // the subtests of the formats were skipped
+		f()
+	}
+	for _, t.format = range t.formats {
+		f()
+	}
+}
 
-	// Anyone can compute this signature, and a receiver that lacks its secret
-	// does, too.
-	events = t.fresh(1)
-	mac := hmac.New(sha256.New, nil)
-	mac.Write(Body(t.format, events...))
-	t.forge(hex.EncodeToString(mac.Sum(nil)), events...)
-	t.wantNone("a request that is signed with an empty secret had an effect:"+
-		" let your program fail at start if a secret is missing", events...)
+func (t *subtest) refusesForged() {
+	const whole = ": compare the whole signature, with hmac.Equal"
+	t.inEachFormat(func() {
+		for _, kind := range t.kinds {
+			m, ev := t.mailtrap(), Sample(kind)
+			m.Fault = FaultForged
+			t.deliver(m, ev)
+			t.expectNone(fmt.Sprintf("a forged event of the kind %q in %v had an effect: verify "+
+				mailtrapwebhook.SignatureHeader+" before you act on the body, for every kind and format", kind, t.format), ev)
+		}
+		for _, forged := range []struct {
+			what  string
+			spoil func(signature string) string
+		}{
+			{"the first 2 digits of its signature", func(s string) string { return s[:2] }},
+			{"the first 62 digits of its signature", func(s string) string { return s[:62] }},
+			{"another last digit in its signature", otherLastDigit},
+			{`the word "none" for a signature`, func(string) string { return "none" }},
+		} {
+			events := t.fresh(1)
+			t.forge(forged.spoil(t.sign(events...)), events...)
+			t.expectNone("a request with "+forged.what+" had an effect"+whole, events...)
+		}
+
+		// Anyone can compute this signature, and a receiver that lacks its
+		// secret does, too.
+		events := t.fresh(1)
+		mac := hmac.New(sha256.New, nil)
+		mac.Write(Body(t.format, events...))
+		t.forge(hex.EncodeToString(mac.Sum(nil)), events...)
+		t.expectNone("a request that is signed with an empty secret had an effect:"+
+			" let your program fail at start if a secret is missing", events...)
+	})
+	t.check()
+}
+
+func otherLastDigit(signature string) string {
+	start, last := signature[:len(signature)-1], signature[len(signature)-1:]
+	if last == "0" {
+		return start + "1"
+	}
+	return start + "0"
 }
 
 func (t *subtest) refusesUnsigned() {
-	const advice = "a request without a signature had an effect: refuse a request whose " +
-		mailtrapwebhook.SignatureHeader + " is missing or empty"
-	for _, change := range []func(http.Header){
-		func(h http.Header) { h.Del(mailtrapwebhook.SignatureHeader) },
-		func(h http.Header) { h.Set(mailtrapwebhook.SignatureHeader, "") },
-	} {
-		events := t.fresh(1)
-		t.sendChanged(change, events...)
-		t.wantNone(advice, events...)
-	}
+	t.inEachFormat(func() {
+		for _, change := range []func(http.Header){
+			func(h http.Header) { h.Del(mailtrapwebhook.SignatureHeader) },
+			func(h http.Header) { h.Set(mailtrapwebhook.SignatureHeader, "") },
+		} {
+			events := t.fresh(1)
+			t.sendChanged(change, events...)
+			t.expectNone("a request without a signature had an effect: refuse a request whose "+
+				mailtrapwebhook.SignatureHeader+" is missing or empty", events...)
+		}
+	})
+	t.check()
 }
 
 func (t *subtest) refusesAltered() {
 	const advice = "a request whose body was changed had an effect: verify the signature over the whole raw body," +
 		" for each request anew"
-	// The signature is that of a delivery which the receiver has accepted.
-	genuine, others := t.fresh(1), t.fresh(1)
-	t.mustDeliver(t.mailtrap(), "a delivery", genuine...)
-	t.forge(t.sign(genuine...), others...)
-	t.wantNone(advice, others...)
+	t.inEachFormat(func() {
+		// The signature is that of a delivery which the receiver has accepted.
+		genuine, others := t.fresh(1), t.fresh(1)
+		t.mustDeliver(t.mailtrap(), "a delivery", genuine...)
+		t.forge(t.sign(genuine...), others...)
+		t.expectNone(advice, others...)
 
-	// The signature is that of the delivery before an event was added.
-	others = t.fresh(2)
-	t.forge(t.sign(others[:1]...), others...)
-	t.wantNone(advice, others...)
+		// The signature is that of the delivery before an event was added.
+		others = t.fresh(2)
+		t.forge(t.sign(others[:1]...), others...)
+		t.expectNone(advice, others...)
+	})
+	t.check()
 }
 
 func (t *subtest) sign(events ...mailtrapwebhook.Event) string {

@@ -21,11 +21,11 @@ import (
 type receiverTest struct {
 	Receiver
 	limits
-	kinds    []string               // that the receiver handles
-	format   mailtrapwebhook.Format // of the deliveries
-	readable bool                   // whether the receiver reads that format
-	stuck    atomic.Bool            // whether the receiver gave no answer in time
-	hopeless bool                   // whether every subtest fails for the same cause
+	kinds    []string                 // that the receiver handles
+	format   mailtrapwebhook.Format   // of the deliveries
+	formats  []mailtrapwebhook.Format // that the receiver reads
+	stuck    atomic.Bool              // whether the receiver gave no answer in time
+	hopeless bool                     // whether every subtest fails for the same cause
 	outcomes []outcome
 }
 
@@ -60,6 +60,7 @@ type subtest struct {
 	breakOff atomic.Bool            // whether bodies break off in the middle
 	ended    atomic.Int32           // requests
 	panicked atomic.Pointer[string] // what the Handler panicked with first
+	expected []outcome              // that check is to look at
 }
 
 func (run *receiverTest) newSubtest(t *testing.T) *subtest {
@@ -261,21 +262,47 @@ func (t *subtest) awaitFor(limit time.Duration, events []mailtrapwebhook.Event) 
 // repeated say what is wrong otherwise, and what to change.
 func (t *subtest) wantOnce(lost, repeated string, events ...mailtrapwebhook.Event) {
 	t.Helper()
+	t.wantHandled(lost, events)
+	t.wantAtMost(1, repeated, events)
+}
+
+// wantHandled checks that each event has its effect.
+func (t *subtest) wantHandled(lost string, events []mailtrapwebhook.Event) {
+	t.Helper()
 	if missing := t.await(events); len(missing) > 0 {
 		t.Fatalf("%d of %d events had no effect within %v: %s (the first has the key %s)",
 			len(missing), len(events), t.effect, lost, missing[0].Key())
 	}
-	t.wantAtMost(1, repeated, events)
 }
 
 // wantNone checks that no event has its effect.
 func (t *subtest) wantNone(advice string, events ...mailtrapwebhook.Event) {
 	t.Helper()
-	t.wantAtMost(0, advice, events)
+	t.expectNone(advice, events...)
+	t.check()
 }
 
 // wantAtMost checks that no event has its effect more often than that.
 func (t *subtest) wantAtMost(most int, advice string, events []mailtrapwebhook.Event) {
+	t.Helper()
+	t.expect(most, advice, events)
+	t.check()
+}
+
+// expectNone lets the next check be about these events, too: none may have its
+// effect.
+func (t *subtest) expectNone(advice string, events ...mailtrapwebhook.Event) {
+	t.expect(0, advice, events)
+}
+
+func (t *subtest) expect(most int, advice string, events []mailtrapwebhook.Event) {
+	for _, ev := range events {
+		t.expected = append(t.expected, outcome{t.Name(), ev, most, advice})
+	}
+}
+
+// check checks what was expected. It takes as long as an effect of the receiver.
+func (t *subtest) check() {
 	t.Helper()
 	// No time is long enough to wait for what must not come. A queue works in
 	// order: it has handled the events when it has handled the next one.
@@ -285,10 +312,11 @@ func (t *subtest) wantAtMost(most int, advice string, events []mailtrapwebhook.E
 		t.Fatalf("the next delivery had no effect within %v: handle every delivery,"+
 			" whatever came before it", t.effect)
 	}
-	for _, ev := range events {
-		if t.Count(ev) > most {
-			t.Fatal(advice)
+	for _, o := range t.expected {
+		if t.Count(o.event) > o.most {
+			t.Fatal(o.advice)
 		}
-		t.outcomes = append(t.outcomes, outcome{t.Name(), ev, most, advice})
 	}
+	t.outcomes = append(t.outcomes, t.expected...)
+	t.expected = nil
 }

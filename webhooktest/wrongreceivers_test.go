@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,30 +58,74 @@ var wrongReceivers = map[string]wrongReceiver{
 	"verifies with an empty secret too": {
 		[]string{"forged"},
 		"a request that is signed with an empty secret had an effect: let your program fail at start",
-		wrong(func(p *plainReceiver) {
-			verify := p.verify
-			p.verify = func(body []byte, header http.Header) bool {
-				mac := hmac.New(sha256.New, nil)
-				mac.Write(body)
-				signature, _ := hex.DecodeString(header.Get(mailtrapwebhook.SignatureHeader))
-				return verify(body, header) || hmac.Equal(signature, mac.Sum(nil))
-			}
-		}),
+		wrong(verifiesOr(hasEmptySecret)),
+	},
+	"verifies lines with an empty secret too": {
+		[]string{"forged"},
+		"a request that is signed with an empty secret had an effect: let your program fail at start",
+		wrong(verifiesOr(inLines(hasEmptySecret))),
+	},
+	"compares as much as was sent": {
+		[]string{"forged"},
+		"a request with the first 2 digits of its signature had an effect: compare the whole signature, with hmac.Equal",
+		wrong(verifiesOr(func(body []byte, signature string) bool {
+			return signature != "" && strings.HasPrefix(mailtrapwebhook.Sign(body, testSecret), signature)
+		})),
+	},
+	"compares all but the last byte": {
+		[]string{"forged"},
+		"a request with the first 62 digits of its signature had an effect: compare the whole signature",
+		wrong(verifiesOr(func(body []byte, signature string) bool {
+			return strings.HasPrefix(signature, mailtrapwebhook.Sign(body, testSecret)[:62])
+		})),
+	},
+	"compares all but the last digit of 64": {
+		[]string{"forged"},
+		"a request with another last digit in its signature had an effect: compare the whole signature",
+		wrong(verifiesOr(func(body []byte, signature string) bool {
+			return len(signature) == 64 && signature[:63] == mailtrapwebhook.Sign(body, testSecret)[:63]
+		})),
+	},
+	"verifies signatures of the right length": {
+		[]string{"forged"},
+		"a request with the first 2 digits of its signature had an effect: compare the whole signature",
+		wrong(verifiesOr(func(_ []byte, signature string) bool { return signature != "" && len(signature) != 64 })),
+	},
+	"verifies hexadecimal signatures": {
+		[]string{"forged"},
+		`a request with the word "none" for a signature had an effect: compare the whole signature`,
+		wrong(verifiesOr(func(_ []byte, signature string) bool {
+			_, err := hex.DecodeString(signature)
+			return err != nil
+		})),
+	},
+	"verifies no inbound events": {
+		[]string{"forged"},
+		`a forged event of the kind "inbound.message_received" in JSON had an effect: ` +
+			"verify Mailtrap-Signature before you act on the body, for every kind and format",
+		wrong(verifiesOr(func(body []byte, _ string) bool {
+			return bytes.Contains(body, []byte(`"event":"inbound.message_received"`))
+		})),
 	},
 	"verifies only what is signed": {
 		[]string{"unsigned"},
 		"a request without a signature had an effect: refuse a request whose Mailtrap-Signature is missing or empty",
-		wrong(func(p *plainReceiver) {
-			verify := p.verify
-			p.verify = func(body []byte, header http.Header) bool {
-				return header.Get(mailtrapwebhook.SignatureHeader) == "" || verify(body, header)
-			}
-		}),
+		wrong(verifiesOr(isUnsigned)),
+	},
+	"verifies only what is signed, of lines": {
+		[]string{"unsigned"},
+		"a request without a signature had an effect: refuse a request whose Mailtrap-Signature is missing or empty",
+		wrong(verifiesOr(inLines(isUnsigned))),
 	},
 	"remembers which signatures are good": {
 		[]string{"altered"},
 		"a request whose body was changed had an effect: verify the signature over the whole raw body",
-		wrong(rememberSignatures),
+		wrong(rememberSignatures(func([]byte, string) bool { return true })),
+	},
+	"remembers which signatures are good, of lines": {
+		[]string{"altered"},
+		"a request whose body was changed had an effect: verify the signature over the whole raw body",
+		wrong(rememberSignatures(inLines(func([]byte, string) bool { return true }))),
 	},
 	"remembers the last delivery only": {
 		[]string{"repeated after 200"},
@@ -292,11 +337,16 @@ var wrongReceivers = map[string]wrongReceiver{
 	// More than one fault, or none that a subtest is about.
 	"verifies nothing": {
 		[]string{"forged", "unsigned", "altered"},
-		"a forged request had an effect: verify Mailtrap-Signature before you act on the body",
+		`a forged event of the kind "delivery" in JSON had an effect: verify Mailtrap-Signature before you act`,
 		wrong(func(p *plainReceiver) { p.verify = func([]byte, http.Header) bool { return true } }),
 	},
+	"verifies no lines": {
+		[]string{"forged", "unsigned", "altered"},
+		`a forged event of the kind "delivery" in JSON Lines had an effect: verify Mailtrap-Signature before you act`,
+		wrong(verifiesOr(inLines(func([]byte, string) bool { return true }))),
+	},
 	"repeats what is repeated": {
-		[]string{"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once"},
+		repeatsEverything,
 		"an event had its effect more than once: remember the Key",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
@@ -308,7 +358,7 @@ var wrongReceivers = map[string]wrongReceiver{
 		}),
 	},
 	"queues what is repeated": {
-		[]string{"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once"},
+		repeatsEverything,
 		"an event had its effect more than once: remember the Key",
 		func(t *testing.T) Receiver { return queueReceiver(t, mailtrapwebhook.NoDedup) },
 	},
@@ -326,7 +376,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"acts on unverified requests later": {
 		nil,
-		"after the subtest TestFailing/forged had passed, a forged request had an effect: verify",
+		"after the subtest TestFailing/forged had passed, a forged event of the kind ",
 		wrong(actLater),
 	},
 	"drops what follows a bad request": {
@@ -365,6 +415,10 @@ var wrongReceivers = map[string]wrongReceiver{
 		nil, "Receiver.Count returns a negative number for every kind of event",
 		withField(func(r *Receiver) { r.Count = func(mailtrapwebhook.Event) int { return -1 } }),
 	},
+}
+
+var repeatsEverything = []string{
+	"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once",
 }
 
 // withField returns a right receiver with a field that is not.
@@ -419,20 +473,48 @@ func parseStrictly(body []byte) ([]mailtrapwebhook.Event, error) {
 	return events, err
 }
 
-// rememberSignatures saves the work of verifying a signature again.
-func rememberSignatures(p *plainReceiver) {
-	verify := p.verify
-	var good sync.Map
-	p.verify = func(body []byte, header http.Header) bool {
-		signature := header.Get(mailtrapwebhook.SignatureHeader)
-		if _, ok := good.Load(signature); ok {
-			return true
+// verifiesOr returns a fault: the receiver also takes what has the property.
+func verifiesOr(has func(body []byte, signature string) bool) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		verify := p.verify
+		p.verify = func(body []byte, header http.Header) bool {
+			return verify(body, header) || has(body, header.Get(mailtrapwebhook.SignatureHeader))
 		}
-		ok := verify(body, header)
-		if ok {
-			good.Store(signature, true)
+	}
+}
+
+// inLines narrows a property to JSON Lines.
+func inLines(has func(body []byte, signature string) bool) func(body []byte, signature string) bool {
+	return func(body []byte, signature string) bool {
+		return formatOf(body) == mailtrapwebhook.FormatJSONLines && has(body, signature)
+	}
+}
+
+func hasEmptySecret(body []byte, signature string) bool {
+	mac := hmac.New(sha256.New, nil)
+	mac.Write(body)
+	return signature == hex.EncodeToString(mac.Sum(nil))
+}
+
+func isUnsigned(_ []byte, signature string) bool { return signature == "" }
+
+// rememberSignatures returns a fault: the receiver saves the work of verifying a
+// signature again, for bodies of the property.
+func rememberSignatures(has func(body []byte, signature string) bool) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		verify := p.verify
+		var good sync.Map
+		p.verify = func(body []byte, header http.Header) bool {
+			signature := header.Get(mailtrapwebhook.SignatureHeader)
+			if _, ok := good.Load(signature); ok && has(body, signature) {
+				return true
+			}
+			ok := verify(body, header)
+			if ok {
+				good.Store(signature, true)
+			}
+			return ok
 		}
-		return ok
 	}
 }
 
