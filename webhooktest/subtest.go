@@ -57,10 +57,10 @@ type subtest struct {
 	*testing.T
 	*receiverTest
 	server   *httptest.Server
-	breakOff atomic.Bool            // whether bodies break off in the middle
-	ended    atomic.Int32           // requests
-	panicked atomic.Pointer[string] // what the Handler panicked with first
-	expected []outcome              // that check is to look at
+	midway   atomic.Pointer[func() error] // see onBody
+	ended    atomic.Int32                 // requests
+	panicked atomic.Pointer[string]       // what the Handler panicked with first
+	expected []outcome                    // that check is to look at
 }
 
 func (run *receiverTest) newSubtest(t *testing.T) *subtest {
@@ -98,13 +98,22 @@ func (t *subtest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}()
 	r.RemoteAddr = mailtrapAddr // an IPAllowlist refuses the real one
-	if t.breakOff.Load() {
+	if midway := t.midway.Load(); midway != nil {
 		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(&stagedBody{head: body[:len(body)/2], between: func() error {
-			return io.ErrUnexpectedEOF // as of a connection that is lost
-		}})
+		half := len(body) / 2
+		r.Body = io.NopCloser(&stagedBody{head: body[:half], tail: body[half:], between: *midway})
 	}
 	t.Handler.ServeHTTP(w, r)
+}
+
+// onBody lets each request call midway when the receiver has read half the body.
+// An error breaks the body off. If midway is nil, bodies are whole again.
+func (t *subtest) onBody(midway func() error) {
+	if midway == nil {
+		t.midway.Store(nil)
+		return
+	}
+	t.midway.Store(&midway)
 }
 
 // A proxy stands between Mailtrap and the receiver.
@@ -159,6 +168,11 @@ func (t *subtest) deliver(m *Mailtrap, events ...mailtrapwebhook.Event) Result {
 
 func (t *subtest) post(m *Mailtrap, body []byte) Result {
 	t.Helper()
+	return t.answered(t.send(m, body))
+}
+
+// send has m deliver the body. Several goroutines may call it.
+func (t *subtest) send(m *Mailtrap, body []byte) (Result, error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	onAttempt := m.OnAttempt
@@ -171,7 +185,13 @@ func (t *subtest) post(m *Mailtrap, body []byte) Result {
 			cancel() // each retry would take as long
 		}
 	}
-	result, err := m.Deliver(ctx, body)
+	return m.Deliver(ctx, body)
+}
+
+// answered returns the result of send. It ends the subtest if there was no
+// answer.
+func (t *subtest) answered(result Result, err error) Result {
+	t.Helper()
 	switch {
 	case t.panicked.Load() != nil:
 		t.FailNow() // the cleanup says why

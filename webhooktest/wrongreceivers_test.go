@@ -209,6 +209,11 @@ var wrongReceivers = map[string]wrongReceiver{
 			}
 		}),
 	},
+	"drops a delivery beside another": {
+		[]string{"side by side"},
+		"100 of 200 events had no effect within 300ms: handle a delivery while you handle another, or answer 503",
+		wrapped(dropSecond),
+	},
 	"reads 64 KiB": {
 		[]string{"500 events"},
 		"bytes was answered 400: read the whole body, and handle all its events within 30s",
@@ -222,6 +227,33 @@ var wrongReceivers = map[string]wrongReceiver{
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error { return p.handleOnce(events[:min(100, len(events))]) }
 		}),
+	},
+	"handles the kind of the first event": {
+		[]string{"every kind"},
+		"10 of 13 events had no effect within 300ms: handle each event by its own kind",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				return p.handleOnce(slices.DeleteFunc(slices.Clone(events), func(ev mailtrapwebhook.Event) bool {
+					return ev.Name() != events[0].Name()
+				}))
+			}
+		}),
+	},
+	"skips what is older than five minutes": {
+		[]string{"hours old"},
+		"2 of 2 events had no effect within 300ms: handle an event however old it is, and after newer ones",
+		wrong(func(p *plainReceiver) {
+			p.act = func(ev mailtrapwebhook.Event) {
+				if time.Since(ev.Time()) < 5*time.Minute {
+					p.add(ev)
+				}
+			}
+		}),
+	},
+	"skips what is older than the newest event": {
+		[]string{"hours old"},
+		"2 of 2 events had no effect within 300ms: handle an event however old it is, and after newer ones",
+		wrong(skipOlder),
 	},
 	"spells a kind otherwise": {
 		[]string{"every kind"},
@@ -558,6 +590,31 @@ func known(id func(*mailtrapwebhook.SendingWebhookEvent) string) func(p *plainRe
 				}
 			}
 			return nil
+		}
+	}
+}
+
+// skipOlder handles no event that is older than one that came before it.
+func skipOlder(p *plainReceiver) {
+	newest := int64(0) // in seconds, since only inbound events have milliseconds
+
+	// handleOnce holds the lock.
+	p.act = func(ev mailtrapwebhook.Event) {
+		if ev.Time().Unix() >= newest {
+			newest = ev.Time().Unix()
+			p.add(ev)
+		}
+	}
+}
+
+// dropSecond acknowledges a delivery that comes while another is handled, and
+// does nothing else.
+func dropSecond(p *plainReceiver) http.HandlerFunc {
+	var busy sync.Mutex
+	return func(w http.ResponseWriter, r *http.Request) {
+		if busy.TryLock() {
+			defer busy.Unlock()
+			p.ServeHTTP(w, r)
 		}
 	}
 }
