@@ -171,6 +171,18 @@ var wrongReceivers = map[string]wrongReceiver{
 		"2 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
 		wrong(known(func(ev *mailtrapwebhook.SendingWebhookEvent) string { return ev.MessageID })),
 	},
+	"knows an inbound event by its event id": {
+		[]string{"shared ids"},
+		"an inbound event that came again with another event_id had its effect again: know it by Key, or by inbox_id",
+		wrong(func(p *plainReceiver) {
+			p.handle = p.handleOnceBy(func(ev mailtrapwebhook.Event) string {
+				if inbound, ok := ev.(*mailtrapwebhook.InboundWebhookEvent); ok {
+					return inbound.EventID
+				}
+				return ev.Key()
+			})
+		}),
+	},
 	"handles one event of each event id": {
 		[]string{"shared ids"},
 		"1 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
@@ -227,6 +239,11 @@ var wrongReceivers = map[string]wrongReceiver{
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error { return p.handleOnce(events[:min(100, len(events))]) }
 		}),
+	},
+	"remembers 60 events": {
+		[]string{"500 events"},
+		"a delivery of 500 events that was repeated after 200 had its effect again: remember the Key of each event",
+		wrong(rememberFew(60)),
 	},
 	"handles the kind of the first event": {
 		[]string{"every kind"},
@@ -450,7 +467,7 @@ var wrongReceivers = map[string]wrongReceiver{
 }
 
 var repeatsEverything = []string{
-	"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once",
+	"repeated after 200", "repeated after a failure", "repeated among new events", "shared ids", "twice at once", "500 events",
 }
 
 // withField returns a right receiver with a field that is not.
@@ -576,20 +593,40 @@ func skipSeenLate(p *plainReceiver) http.HandlerFunc {
 // its own.
 func known(id func(*mailtrapwebhook.SendingWebhookEvent) string) func(p *plainReceiver) {
 	return func(p *plainReceiver) {
-		p.handle = func(events []mailtrapwebhook.Event) error {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			for _, ev := range events {
-				key := ev.Key()
-				if sending, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok {
-					key = id(sending)
-				}
-				if !p.handled[key] {
-					p.handled[key] = true
-					p.act(ev)
-				}
+		p.handle = p.handleOnceBy(func(ev mailtrapwebhook.Event) string {
+			if sending, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok {
+				return id(sending)
 			}
-			return nil
+			return ev.Key()
+		})
+	}
+}
+
+// handleOnceBy returns a function that handles events and knows them by id.
+func (p *plainReceiver) handleOnceBy(id func(mailtrapwebhook.Event) string) func([]mailtrapwebhook.Event) error {
+	return func(events []mailtrapwebhook.Event) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, ev := range events {
+			if id := id(ev); !p.handled[id] {
+				p.handled[id] = true
+				p.act(ev)
+			}
+		}
+		return nil
+	}
+}
+
+// rememberFew returns a fault: the receiver remembers the last n events.
+func rememberFew(n int) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		var keys []string
+		p.act = func(ev mailtrapwebhook.Event) { // handleOnce holds the lock
+			if keys = append(keys, ev.Key()); len(keys) > n {
+				delete(p.handled, keys[0])
+				keys = keys[1:]
+			}
+			p.add(ev)
 		}
 	}
 }
