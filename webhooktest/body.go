@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
@@ -14,12 +15,18 @@ import (
 //
 // An event is written as its RawJSON. If its fields say something else, because
 // a test changed them or built the event by hand, the fields are written.
-// JSON Lines must begin with an event that is a JSON object.
+// JSON Lines must begin with an event that is a JSON object. If it has an array
+// "events", Parse takes it for an envelope. In JSON Lines, text that spans lines
+// is written on one, which gives an audit log event another Key.
 //
-// Body panics if f is neither format.
+// Body panics if f is neither format, or if an event is nil.
 func Body(f mailtrapwebhook.Format, events ...mailtrapwebhook.Event) []byte {
 	texts := make([]string, len(events))
 	for i, ev := range events {
+		// Each type of event is a pointer, which may be nil, too.
+		if ev == nil || reflect.ValueOf(ev).IsNil() {
+			panic(fmt.Sprintf("webhooktest: event %d of %d is nil: leave it out", i+1, len(events)))
+		}
 		texts[i] = eventText(ev)
 	}
 	return joinTexts(f, texts)
@@ -57,6 +64,11 @@ func eventText(ev mailtrapwebhook.Event) string {
 			return `{"event":` + quote(u.Event) + `}`
 		}
 		return raw
+	}
+	if inbound, ok := ev.(*mailtrapwebhook.InboundWebhookEvent); ok && inbound.Event == "" {
+		named := *inbound
+		named.Event = inboundKind // there is no other
+		ev = &named
 	}
 	// The texts of the fields are equal where Raw and Err, or the location
 	// of a time, are not.

@@ -81,6 +81,20 @@ func TestBodyWritesEventsBuiltByHand(t *testing.T) {
 	}
 }
 
+func TestBodyNamesInboundEventsBuiltByHand(t *testing.T) {
+	for _, f := range formats {
+		got := parsed(t, f, &mw.InboundWebhookEvent{InboxID: 1, MessageID: "m"})
+		require.Equal(t, "inbound.message_received/1/m", got[0].Key())
+	}
+}
+
+func TestBodyPanicsForNil(t *testing.T) {
+	for _, none := range []mw.Event{nil, (*mw.SendingWebhookEvent)(nil)} {
+		require.PanicsWithValue(t, "webhooktest: event 2 of 2 is nil: leave it out",
+			func() { webhooktest.Body(mw.FormatJSON, webhooktest.Sample("open"), none) })
+	}
+}
+
 // The members that this version does not know, and the spelling of those it
 // does, are in Raw alone.
 func TestBodyKeepsTheTextOfEventsThatWereNotChanged(t *testing.T) {

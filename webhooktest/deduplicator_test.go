@@ -21,6 +21,16 @@ func TestRightDeduplicators(t *testing.T) {
 	stores := map[string]func() mailtrapwebhook.Deduplicator{
 		"MemoryDeduplicator": func() mailtrapwebhook.Deduplicator { return new(mailtrapwebhook.MemoryDeduplicator) },
 		"mapStore":           func() mailtrapwebhook.Deduplicator { return newMapStore() },
+		"mapStore that refuses a call without keys": func() mailtrapwebhook.Deduplicator {
+			m := newMapStore()
+			m.commit = func(ctx context.Context, keys []string) error {
+				return errors.Join(wantKeys(keys), m.rightCommit(ctx, keys))
+			}
+			m.release = func(ctx context.Context, keys []string) error {
+				return errors.Join(wantKeys(keys), m.rightRelease(ctx, keys))
+			}
+			return m
+		},
 	}
 	for name, make := range stores {
 		t.Run("a "+name+" for each call of open", func(t *testing.T) {
@@ -33,6 +43,13 @@ func TestRightDeduplicators(t *testing.T) {
 			TestDeduplicator(t, func(*testing.T) mailtrapwebhook.Deduplicator { return d })
 		})
 	}
+}
+
+func wantKeys(keys []string) error {
+	if len(keys) == 0 {
+		return errors.New("no keys")
+	}
+	return nil
 }
 
 // wrongDedupVariable makes the test binary test the wrong implementations, each of
@@ -223,6 +240,16 @@ var wrongDeduplicators = []wrongDeduplicator{
 					return nil, errors.New("too many parameters")
 				}
 				return m.rightReserve(ctx, keys, lease)
+			}
+		}},
+	{"remembers 6000 keys", "ten thousand keys in a call",
+		"a key must stay Handled, however many are committed with it or after it", func(m *mapStore) {
+			var done []string
+			m.commit = func(ctx context.Context, keys []string) error {
+				for done = append(done, keys...); len(done) > 6000; done = done[1:] {
+					m.set(done[0], mark{})
+				}
+				return m.rightCommit(ctx, done)
 			}
 		}},
 	{"rounds leases down to whole seconds", "a lease ends",

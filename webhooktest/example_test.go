@@ -125,5 +125,5 @@ func ExampleResult_Err() {
 	fmt.Println(result.Err())
 
 	// Output:
-	// webhooktest: the receiver answers 400: check that it has this signing secret, and verifies the body byte for byte as received
+	// webhooktest: the receiver answers 400: check that it has this signing secret and uses it as text, reads the Mailtrap-Signature header, and verifies the body byte for byte as received
 }

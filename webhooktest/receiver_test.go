@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 func TestReceiverPassesRightReceivers(t *testing.T) {
@@ -16,6 +18,21 @@ func TestReceiverPassesRightReceivers(t *testing.T) {
 			testReceiver(t, newReceiver(t), limits{answer: 30 * time.Second, effect: 10 * time.Second})
 		})
 	}
+}
+
+// A receiver may write some kinds at once, and others every few seconds.
+func TestReceiverWaitsForASlowKind(t *testing.T) {
+	t.Parallel()
+	p := newPlainReceiver(t)
+	acted := 0
+	p.act = func(ev mailtrapwebhook.Event) { // handleOnce holds the lock
+		if acted++; acted <= 3 { // the first delivery
+			time.AfterFunc(1200*time.Millisecond, func() { p.add(ev) })
+			return
+		}
+		p.add(ev)
+	}
+	testReceiver(t, p.receiver(), limits{answer: 30 * time.Second, effect: 2 * time.Second})
 }
 
 func TestReceiverOfOneFormatPassesWithoutTheOther(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook"
 )
 
 // A Result is what became of a delivery.
@@ -86,8 +88,9 @@ func forgedErr(status int) error {
 
 // statusAdvice says what to change in a receiver that answers so.
 var statusAdvice = map[int]string{
-	0:                                "check that it runs, and where URL leads",
-	http.StatusBadRequest:            "check that it has this signing secret, and verifies the body byte for byte as received",
+	0: "check that it runs, and where URL leads",
+	http.StatusBadRequest: "check that it has this signing secret and uses it as text, reads the " +
+		mailtrapwebhook.SignatureHeader + " header, and verifies the body byte for byte as received",
 	http.StatusUnauthorized:          "put the user name and password, or the token, into the webhook's URL",
 	http.StatusForbidden:             "let Mailtrap's addresses through, and exempt the path from login and CSRF checks",
 	http.StatusNotFound:              "register the receiver at the path of the webhook's URL",

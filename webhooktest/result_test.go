@@ -14,7 +14,7 @@ func TestResultSaysWhatToChange(t *testing.T) {
 		202: "answer 200, since Mailtrap takes no other status for an acknowledgement",
 		204: "answer 200, since Mailtrap takes no other status for an acknowledgement",
 		302: "give Mailtrap the final URL, since it takes no redirect for an acknowledgement",
-		400: "check that it has this signing secret, and verifies the body byte for byte as received",
+		400: "check that it has this signing secret and uses it as text, reads the Mailtrap-Signature header, and verifies the body byte for byte as received",
 		401: "put the user name and password, or the token, into the webhook's URL",
 		403: "let Mailtrap's addresses through, and exempt the path from login and CSRF checks",
 		404: "register the receiver at the path of the webhook's URL",

@@ -52,9 +52,12 @@ var sampleMembers = []struct{ name, members string }{
 		`"resource":{"id":$id,"type":"sandbox","name":"Main"},` +
 		`"changes":{"max_size":{"from":50,"to":100}},"timestamp":$now`},
 
-	{"inbound.message_received", `"event_id":"$event","timestamp":$milliseconds,"inbox_id":$id,` +
+	{inboundKind, `"event_id":"$event","timestamp":$milliseconds,"inbox_id":$id,` +
 		`"message_id":"$message","from":"Sender Name <sender@example.com>"`},
 }
+
+// inboundKind is the only name that inbound events have.
+const inboundKind = "inbound.message_received"
 
 // Samples returns one event of every documented kind, with every documented
 // field of the kind. They have ids of their own at each call, and the current

@@ -21,11 +21,11 @@ import (
 type receiverTest struct {
 	Receiver
 	limits
-	kinds    []string               // that the receiver handles
-	format   mailtrapwebhook.Format // of the deliveries
-	readable bool                   // whether the receiver reads that format
-	stuck    atomic.Bool            // whether the receiver gave no answer in time
-	hopeless bool                   // whether every subtest fails for the same cause
+	kinds    []string                 // that the receiver handles
+	format   mailtrapwebhook.Format   // of the deliveries
+	formats  []mailtrapwebhook.Format // that the receiver reads
+	stuck    atomic.Bool              // whether the receiver gave no answer in time
+	hopeless bool                     // whether every subtest fails for the same cause
 	outcomes []outcome
 }
 
@@ -57,9 +57,10 @@ type subtest struct {
 	*testing.T
 	*receiverTest
 	server   *httptest.Server
-	breakOff atomic.Bool            // whether bodies break off in the middle
-	ended    atomic.Int32           // requests
-	panicked atomic.Pointer[string] // what the Handler panicked with first
+	midway   atomic.Pointer[func() error] // see onBody
+	ended    atomic.Int32                 // requests
+	panicked atomic.Pointer[string]       // what the Handler panicked with first
+	expected []outcome                    // that check is to look at
 }
 
 func (run *receiverTest) newSubtest(t *testing.T) *subtest {
@@ -97,13 +98,22 @@ func (t *subtest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}()
 	r.RemoteAddr = mailtrapAddr // an IPAllowlist refuses the real one
-	if t.breakOff.Load() {
+	if midway := t.midway.Load(); midway != nil {
 		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(&stagedBody{head: body[:len(body)/2], between: func() error {
-			return io.ErrUnexpectedEOF // as of a connection that is lost
-		}})
+		half := len(body) / 2
+		r.Body = io.NopCloser(&stagedBody{head: body[:half], tail: body[half:], between: *midway})
 	}
 	t.Handler.ServeHTTP(w, r)
+}
+
+// onBody lets each request call midway when the receiver has read half the body.
+// An error breaks the body off. If midway is nil, bodies are whole again.
+func (t *subtest) onBody(midway func() error) {
+	if midway == nil {
+		t.midway.Store(nil)
+		return
+	}
+	t.midway.Store(&midway)
 }
 
 // A proxy stands between Mailtrap and the receiver.
@@ -158,6 +168,11 @@ func (t *subtest) deliver(m *Mailtrap, events ...mailtrapwebhook.Event) Result {
 
 func (t *subtest) post(m *Mailtrap, body []byte) Result {
 	t.Helper()
+	return t.answered(t.send(m, body))
+}
+
+// send has m deliver the body. Several goroutines may call it.
+func (t *subtest) send(m *Mailtrap, body []byte) (Result, error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	onAttempt := m.OnAttempt
@@ -170,7 +185,13 @@ func (t *subtest) post(m *Mailtrap, body []byte) Result {
 			cancel() // each retry would take as long
 		}
 	}
-	result, err := m.Deliver(ctx, body)
+	return m.Deliver(ctx, body)
+}
+
+// answered returns the result of send. It ends the subtest if there was no
+// answer.
+func (t *subtest) answered(result Result, err error) Result {
+	t.Helper()
 	switch {
 	case t.panicked.Load() != nil:
 		t.FailNow() // the cleanup says why
@@ -261,21 +282,47 @@ func (t *subtest) awaitFor(limit time.Duration, events []mailtrapwebhook.Event) 
 // repeated say what is wrong otherwise, and what to change.
 func (t *subtest) wantOnce(lost, repeated string, events ...mailtrapwebhook.Event) {
 	t.Helper()
+	t.wantHandled(lost, events)
+	t.wantAtMost(1, repeated, events)
+}
+
+// wantHandled checks that each event has its effect.
+func (t *subtest) wantHandled(lost string, events []mailtrapwebhook.Event) {
+	t.Helper()
 	if missing := t.await(events); len(missing) > 0 {
 		t.Fatalf("%d of %d events had no effect within %v: %s (the first has the key %s)",
 			len(missing), len(events), t.effect, lost, missing[0].Key())
 	}
-	t.wantAtMost(1, repeated, events)
 }
 
 // wantNone checks that no event has its effect.
 func (t *subtest) wantNone(advice string, events ...mailtrapwebhook.Event) {
 	t.Helper()
-	t.wantAtMost(0, advice, events)
+	t.expectNone(advice, events...)
+	t.check()
 }
 
 // wantAtMost checks that no event has its effect more often than that.
 func (t *subtest) wantAtMost(most int, advice string, events []mailtrapwebhook.Event) {
+	t.Helper()
+	t.expect(most, advice, events)
+	t.check()
+}
+
+// expectNone lets the next check be about these events, too: none may have its
+// effect.
+func (t *subtest) expectNone(advice string, events ...mailtrapwebhook.Event) {
+	t.expect(0, advice, events)
+}
+
+func (t *subtest) expect(most int, advice string, events []mailtrapwebhook.Event) {
+	for _, ev := range events {
+		t.expected = append(t.expected, outcome{t.Name(), ev, most, advice})
+	}
+}
+
+// check checks what was expected. It takes as long as an effect of the receiver.
+func (t *subtest) check() {
 	t.Helper()
 	// No time is long enough to wait for what must not come. A queue works in
 	// order: it has handled the events when it has handled the next one.
@@ -285,10 +332,11 @@ func (t *subtest) wantAtMost(most int, advice string, events []mailtrapwebhook.E
 		t.Fatalf("the next delivery had no effect within %v: handle every delivery,"+
 			" whatever came before it", t.effect)
 	}
-	for _, ev := range events {
-		if t.Count(ev) > most {
-			t.Fatal(advice)
+	for _, o := range t.expected {
+		if t.Count(o.event) > o.most {
+			t.Fatal(o.advice)
 		}
-		t.outcomes = append(t.outcomes, outcome{t.Name(), ev, most, advice})
 	}
+	t.outcomes = append(t.outcomes, t.expected...)
+	t.expected = nil
 }

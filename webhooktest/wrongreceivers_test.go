@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,30 +58,74 @@ var wrongReceivers = map[string]wrongReceiver{
 	"verifies with an empty secret too": {
 		[]string{"forged"},
 		"a request that is signed with an empty secret had an effect: let your program fail at start",
-		wrong(func(p *plainReceiver) {
-			verify := p.verify
-			p.verify = func(body []byte, header http.Header) bool {
-				mac := hmac.New(sha256.New, nil)
-				mac.Write(body)
-				signature, _ := hex.DecodeString(header.Get(mailtrapwebhook.SignatureHeader))
-				return verify(body, header) || hmac.Equal(signature, mac.Sum(nil))
-			}
-		}),
+		wrong(verifiesOr(hasEmptySecret)),
+	},
+	"verifies lines with an empty secret too": {
+		[]string{"forged"},
+		"a request that is signed with an empty secret had an effect: let your program fail at start",
+		wrong(verifiesOr(inLines(hasEmptySecret))),
+	},
+	"compares as much as was sent": {
+		[]string{"forged"},
+		"a request with the first 2 digits of its signature had an effect: compare the whole signature, with hmac.Equal",
+		wrong(verifiesOr(func(body []byte, signature string) bool {
+			return signature != "" && strings.HasPrefix(mailtrapwebhook.Sign(body, testSecret), signature)
+		})),
+	},
+	"compares all but the last byte": {
+		[]string{"forged"},
+		"a request with the first 62 digits of its signature had an effect: compare the whole signature",
+		wrong(verifiesOr(func(body []byte, signature string) bool {
+			return strings.HasPrefix(signature, mailtrapwebhook.Sign(body, testSecret)[:62])
+		})),
+	},
+	"compares all but the last digit of 64": {
+		[]string{"forged"},
+		"a request with another last digit in its signature had an effect: compare the whole signature",
+		wrong(verifiesOr(func(body []byte, signature string) bool {
+			return len(signature) == 64 && signature[:63] == mailtrapwebhook.Sign(body, testSecret)[:63]
+		})),
+	},
+	"verifies signatures of the right length": {
+		[]string{"forged"},
+		"a request with the first 2 digits of its signature had an effect: compare the whole signature",
+		wrong(verifiesOr(func(_ []byte, signature string) bool { return signature != "" && len(signature) != 64 })),
+	},
+	"verifies hexadecimal signatures": {
+		[]string{"forged"},
+		`a request with the word "none" for a signature had an effect: compare the whole signature`,
+		wrong(verifiesOr(func(_ []byte, signature string) bool {
+			_, err := hex.DecodeString(signature)
+			return err != nil
+		})),
+	},
+	"verifies no inbound events": {
+		[]string{"forged"},
+		`a forged event of the kind "inbound.message_received" in JSON had an effect: ` +
+			"verify Mailtrap-Signature before you act on the body, for every kind and format",
+		wrong(verifiesOr(func(body []byte, _ string) bool {
+			return bytes.Contains(body, []byte(`"event":"inbound.message_received"`))
+		})),
 	},
 	"verifies only what is signed": {
 		[]string{"unsigned"},
 		"a request without a signature had an effect: refuse a request whose Mailtrap-Signature is missing or empty",
-		wrong(func(p *plainReceiver) {
-			verify := p.verify
-			p.verify = func(body []byte, header http.Header) bool {
-				return header.Get(mailtrapwebhook.SignatureHeader) == "" || verify(body, header)
-			}
-		}),
+		wrong(verifiesOr(isUnsigned)),
+	},
+	"verifies only what is signed, of lines": {
+		[]string{"unsigned"},
+		"a request without a signature had an effect: refuse a request whose Mailtrap-Signature is missing or empty",
+		wrong(verifiesOr(inLines(isUnsigned))),
 	},
 	"remembers which signatures are good": {
 		[]string{"altered"},
 		"a request whose body was changed had an effect: verify the signature over the whole raw body",
-		wrong(rememberSignatures),
+		wrong(rememberSignatures(func([]byte, string) bool { return true })),
+	},
+	"remembers which signatures are good, of lines": {
+		[]string{"altered"},
+		"a request whose body was changed had an effect: verify the signature over the whole raw body",
+		wrong(rememberSignatures(inLines(func([]byte, string) bool { return true }))),
 	},
 	"remembers the last delivery only": {
 		[]string{"repeated after 200"},
@@ -126,6 +171,18 @@ var wrongReceivers = map[string]wrongReceiver{
 		"2 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
 		wrong(known(func(ev *mailtrapwebhook.SendingWebhookEvent) string { return ev.MessageID })),
 	},
+	"knows an inbound event by its event id": {
+		[]string{"shared ids"},
+		"an inbound event that came again with another event_id had its effect again: know it by Key, or by inbox_id",
+		wrong(func(p *plainReceiver) {
+			p.handle = p.handleOnceBy(func(ev mailtrapwebhook.Event) string {
+				if inbound, ok := ev.(*mailtrapwebhook.InboundWebhookEvent); ok {
+					return inbound.EventID
+				}
+				return ev.Key()
+			})
+		}),
+	},
 	"handles one event of each event id": {
 		[]string{"shared ids"},
 		"1 of 4 events had no effect within 300ms: tell events apart by Key, or by name, message id and event id",
@@ -164,6 +221,11 @@ var wrongReceivers = map[string]wrongReceiver{
 			}
 		}),
 	},
+	"drops a delivery beside another": {
+		[]string{"side by side"},
+		"100 of 200 events had no effect within 300ms: handle a delivery while you handle another, or answer 503",
+		wrapped(dropSecond),
+	},
 	"reads 64 KiB": {
 		[]string{"500 events"},
 		"bytes was answered 400: read the whole body, and handle all its events within 30s",
@@ -177,6 +239,38 @@ var wrongReceivers = map[string]wrongReceiver{
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error { return p.handleOnce(events[:min(100, len(events))]) }
 		}),
+	},
+	"remembers 60 events": {
+		[]string{"500 events"},
+		"a delivery of 500 events that was repeated after 200 had its effect again: remember the Key of each event",
+		wrong(rememberFew(60)),
+	},
+	"handles the kind of the first event": {
+		[]string{"every kind"},
+		"10 of 13 events had no effect within 300ms: handle each event by its own kind",
+		wrong(func(p *plainReceiver) {
+			p.handle = func(events []mailtrapwebhook.Event) error {
+				return p.handleOnce(slices.DeleteFunc(slices.Clone(events), func(ev mailtrapwebhook.Event) bool {
+					return ev.Name() != events[0].Name()
+				}))
+			}
+		}),
+	},
+	"skips what is older than five minutes": {
+		[]string{"hours old"},
+		"2 of 2 events had no effect within 300ms: handle an event however old it is, and after newer ones",
+		wrong(func(p *plainReceiver) {
+			p.act = func(ev mailtrapwebhook.Event) {
+				if time.Since(ev.Time()) < 5*time.Minute {
+					p.add(ev)
+				}
+			}
+		}),
+	},
+	"skips what is older than the newest event": {
+		[]string{"hours old"},
+		"2 of 2 events had no effect within 300ms: handle an event however old it is, and after newer ones",
+		wrong(skipOlder),
 	},
 	"spells a kind otherwise": {
 		[]string{"every kind"},
@@ -292,11 +386,16 @@ var wrongReceivers = map[string]wrongReceiver{
 	// More than one fault, or none that a subtest is about.
 	"verifies nothing": {
 		[]string{"forged", "unsigned", "altered"},
-		"a forged request had an effect: verify Mailtrap-Signature before you act on the body",
+		`a forged event of the kind "delivery" in JSON had an effect: verify Mailtrap-Signature before you act`,
 		wrong(func(p *plainReceiver) { p.verify = func([]byte, http.Header) bool { return true } }),
 	},
+	"verifies no lines": {
+		[]string{"forged", "unsigned", "altered"},
+		`a forged event of the kind "delivery" in JSON Lines had an effect: verify Mailtrap-Signature before you act`,
+		wrong(verifiesOr(inLines(func([]byte, string) bool { return true }))),
+	},
 	"repeats what is repeated": {
-		[]string{"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once"},
+		repeatsEverything,
 		"an event had its effect more than once: remember the Key",
 		wrong(func(p *plainReceiver) {
 			p.handle = func(events []mailtrapwebhook.Event) error {
@@ -308,7 +407,7 @@ var wrongReceivers = map[string]wrongReceiver{
 		}),
 	},
 	"queues what is repeated": {
-		[]string{"repeated after 200", "repeated after a failure", "repeated among new events", "twice at once"},
+		repeatsEverything,
 		"an event had its effect more than once: remember the Key",
 		func(t *testing.T) Receiver { return queueReceiver(t, mailtrapwebhook.NoDedup) },
 	},
@@ -326,7 +425,7 @@ var wrongReceivers = map[string]wrongReceiver{
 	},
 	"acts on unverified requests later": {
 		nil,
-		"after the subtest TestFailing/forged had passed, a forged request had an effect: verify",
+		"after the subtest TestFailing/forged had passed, a forged event of the kind ",
 		wrong(actLater),
 	},
 	"drops what follows a bad request": {
@@ -365,6 +464,10 @@ var wrongReceivers = map[string]wrongReceiver{
 		nil, "Receiver.Count returns a negative number for every kind of event",
 		withField(func(r *Receiver) { r.Count = func(mailtrapwebhook.Event) int { return -1 } }),
 	},
+}
+
+var repeatsEverything = []string{
+	"repeated after 200", "repeated after a failure", "repeated among new events", "shared ids", "twice at once", "500 events",
 }
 
 // withField returns a right receiver with a field that is not.
@@ -419,20 +522,48 @@ func parseStrictly(body []byte) ([]mailtrapwebhook.Event, error) {
 	return events, err
 }
 
-// rememberSignatures saves the work of verifying a signature again.
-func rememberSignatures(p *plainReceiver) {
-	verify := p.verify
-	var good sync.Map
-	p.verify = func(body []byte, header http.Header) bool {
-		signature := header.Get(mailtrapwebhook.SignatureHeader)
-		if _, ok := good.Load(signature); ok {
-			return true
+// verifiesOr returns a fault: the receiver also takes what has the property.
+func verifiesOr(has func(body []byte, signature string) bool) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		verify := p.verify
+		p.verify = func(body []byte, header http.Header) bool {
+			return verify(body, header) || has(body, header.Get(mailtrapwebhook.SignatureHeader))
 		}
-		ok := verify(body, header)
-		if ok {
-			good.Store(signature, true)
+	}
+}
+
+// inLines narrows a property to JSON Lines.
+func inLines(has func(body []byte, signature string) bool) func(body []byte, signature string) bool {
+	return func(body []byte, signature string) bool {
+		return formatOf(body) == mailtrapwebhook.FormatJSONLines && has(body, signature)
+	}
+}
+
+func hasEmptySecret(body []byte, signature string) bool {
+	mac := hmac.New(sha256.New, nil)
+	mac.Write(body)
+	return signature == hex.EncodeToString(mac.Sum(nil))
+}
+
+func isUnsigned(_ []byte, signature string) bool { return signature == "" }
+
+// rememberSignatures returns a fault: the receiver saves the work of verifying a
+// signature again, for bodies of the property.
+func rememberSignatures(has func(body []byte, signature string) bool) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		verify := p.verify
+		var good sync.Map
+		p.verify = func(body []byte, header http.Header) bool {
+			signature := header.Get(mailtrapwebhook.SignatureHeader)
+			if _, ok := good.Load(signature); ok && has(body, signature) {
+				return true
+			}
+			ok := verify(body, header)
+			if ok {
+				good.Store(signature, true)
+			}
+			return ok
 		}
-		return ok
 	}
 }
 
@@ -462,20 +593,65 @@ func skipSeenLate(p *plainReceiver) http.HandlerFunc {
 // its own.
 func known(id func(*mailtrapwebhook.SendingWebhookEvent) string) func(p *plainReceiver) {
 	return func(p *plainReceiver) {
-		p.handle = func(events []mailtrapwebhook.Event) error {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			for _, ev := range events {
-				key := ev.Key()
-				if sending, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok {
-					key = id(sending)
-				}
-				if !p.handled[key] {
-					p.handled[key] = true
-					p.act(ev)
-				}
+		p.handle = p.handleOnceBy(func(ev mailtrapwebhook.Event) string {
+			if sending, ok := ev.(*mailtrapwebhook.SendingWebhookEvent); ok {
+				return id(sending)
 			}
-			return nil
+			return ev.Key()
+		})
+	}
+}
+
+// handleOnceBy returns a function that handles events and knows them by id.
+func (p *plainReceiver) handleOnceBy(id func(mailtrapwebhook.Event) string) func([]mailtrapwebhook.Event) error {
+	return func(events []mailtrapwebhook.Event) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, ev := range events {
+			if id := id(ev); !p.handled[id] {
+				p.handled[id] = true
+				p.act(ev)
+			}
+		}
+		return nil
+	}
+}
+
+// rememberFew returns a fault: the receiver remembers the last n events.
+func rememberFew(n int) func(p *plainReceiver) {
+	return func(p *plainReceiver) {
+		var keys []string
+		p.act = func(ev mailtrapwebhook.Event) { // handleOnce holds the lock
+			if keys = append(keys, ev.Key()); len(keys) > n {
+				delete(p.handled, keys[0])
+				keys = keys[1:]
+			}
+			p.add(ev)
+		}
+	}
+}
+
+// skipOlder handles no event that is older than one that came before it.
+func skipOlder(p *plainReceiver) {
+	newest := int64(0) // in seconds, since only inbound events have milliseconds
+
+	// handleOnce holds the lock.
+	p.act = func(ev mailtrapwebhook.Event) {
+		if ev.Time().Unix() >= newest {
+			newest = ev.Time().Unix()
+			p.add(ev)
+		}
+	}
+}
+
+// dropSecond acknowledges a delivery that comes while another is handled, and
+// does nothing else.
+func dropSecond(p *plainReceiver) http.HandlerFunc {
+	var busy sync.Mutex
+	return func(w http.ResponseWriter, r *http.Request) {
+		if busy.TryLock() {
+			defer busy.Unlock()
+			p.ServeHTTP(w, r)
 		}
 	}
 }
