@@ -13,10 +13,14 @@
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -nats nats://one:4222,nats://two:4222 -replicas 3
 //
 // An event that fails is tried 30 times in three and a half hours. Then it is a
-// dead letter, and at once after a Permanent error. This puts all dead letters
-// back, after you have removed the cause; without -nats, end the program first:
+// dead letter, and at once after a Permanent error. A dead letter stays until you
+// decide what becomes of it; without -nats, end the program first:
 //
-//	go run . -redrive -dir queue-data
+//	go run . -dead             # lists the dead letters with their errors
+//	go run . -redrive 42       # puts one back, after you have removed the cause
+//	go run . -discard 42       # deletes one
+//
+// With "all" in place of the id, the last two do so with all of them.
 //
 // The program promises:
 //
@@ -25,8 +29,9 @@
 //     again.
 //   - The stream has an event once, however often Mailtrap sends it in 24
 //     hours.
-//   - No event leaves before it is handled or a dead letter. A dead letter
-//     stays for 30 days.
+//   - No event leaves before it is handled or a dead letter. No dead letter
+//     leaves by itself. Without room for its letter an event stays where it
+//     is, and the log and an alert say so.
 //   - An event that fails, or whose work hangs, costs the others one attempt.
 //     Its retries have workers of their own.
 //   - After TERM the program ends within 23 seconds, whatever hangs.
@@ -37,8 +42,8 @@
 //     handed out again, with the same id.
 //   - Events come in no particular order.
 //
-// The streams hold people's addresses: for a day after an event is handled, and
-// for a month in a dead letter. Guard the directory.
+// The streams hold people's addresses: those of a dead letter until you decide,
+// and others for a day after their event is handled. Guard the directory.
 //
 // Both addresses have /healthz and /readyz for probes. That of -metrics also has
 // /metrics for Prometheus. prometheus/ has the alerts.
@@ -93,10 +98,10 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) int {
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	opts, err := parseOptions(args, getenv, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -106,11 +111,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	do := receive
-	if opts.redrive {
-		do = redrive
+	if opts.decides() {
+		err = decide(ctx, opts, stdout, logger)
+	} else {
+		err = receive(ctx, opts, logger)
 	}
-	if err := do(ctx, opts, logger); err != nil {
+	if err != nil {
 		fmt.Fprintf(stderr, "queue: %s\n", err)
 		return exitFailure
 	}
@@ -216,9 +222,9 @@ func runAll(ctx context.Context, unready time.Duration, parts ...func(context.Co
 	return err
 }
 
-// redrive puts the dead letters back. It changes no stream: -replicas and
-// -max-bytes may be another program's.
-func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
+// decide does with the dead letters what the flags say. It changes no stream's
+// settings: -replicas and -max-bytes may be another program's.
+func decide(ctx context.Context, opts options, stdout io.Writer, logger *slog.Logger) error {
 	queue, err := connectQueue(opts, logger)
 	if err != nil {
 		return err
@@ -227,11 +233,17 @@ func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
 	if queue.dead, err = queue.js.Stream(ctx, deadName); err != nil {
 		return fmt.Errorf("cannot open the stream %s: %w (are -dir and -nats those of the program that receives?)", deadName, err)
 	}
-	n, err := queue.redrive(ctx)
-	if err == nil {
+	switch {
+	case opts.redrive != selection{}:
+		n, err := queue.redrive(ctx, opts.redrive)
 		logger.Info("dead letters are back in the stream", "events", n)
+		return err
+	case opts.discard != selection{}:
+		n, err := queue.discard(ctx, opts.discard)
+		logger.Info("dead letters are deleted", "events", n)
+		return err
 	}
-	return err
+	return queue.list(ctx, stdout)
 }
 
 func newHandler(verifier *mailtrapwebhook.Verifier, q *queue, logger *slog.Logger) *mailtrapwebhook.Handler {

@@ -236,7 +236,7 @@ func TestProgramWithoutItsAddressOpensNoDirectory(t *testing.T) {
 	program := startProgram(t, "-dir", t.TempDir())
 	dir := filepath.Join(t.TempDir(), "queue-data")
 	args := []string{"-listen", program.address, "-metrics", "127.0.0.1:0", "-dir", dir}
-	require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), io.Discard))
+	require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), io.Discard, io.Discard))
 	require.NoDirExists(t, dir)
 	require.Equal(t, exitOK, program.end(t))
 }

@@ -24,7 +24,15 @@ type options struct {
 	maxBytes int64
 	workers  int
 	attempts uint64
-	redrive  bool
+	dead     bool      // list the dead letters
+	redrive  selection // of dead letters
+	discard  selection
+}
+
+// decides reports whether a person decides about dead letters. The program then
+// receives nothing.
+func (o *options) decides() bool {
+	return o.dead || o.redrive != selection{} || o.discard != selection{}
 }
 
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
@@ -46,8 +54,8 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	if err := opts.check(); err != nil {
 		return opts, err
 	}
-	if opts.redrive {
-		return opts, nil // receives nothing
+	if opts.decides() {
+		return opts, nil // needs no secret
 	}
 	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
@@ -74,12 +82,16 @@ func (o *options) define(flags *flag.FlagSet) {
 		"refuse deliveries when the stream has this many `bytes`; events that failed have a quarter more, and dead letters a tenth")
 	flags.IntVar(&o.workers, "workers", 8, "handle this `number` of events at a time, and as many that failed before")
 	flags.Uint64Var(&o.attempts, "attempts", defaultAttempts, "make an event a dead letter after this `number` of attempts")
-	flags.BoolVar(&o.redrive, "redrive", false, "put all dead letters back into the stream, and end")
+	flags.BoolVar(&o.dead, "dead", false, "list the dead letters, and end")
+	flags.Func("redrive", "put the dead letter with this `id`, or all, back into the stream, and end", o.redrive.set)
+	flags.Func("discard", "delete the dead letter with this `id`, or all, and end", o.discard.set)
 }
 
 // check reports what does not fit together.
 func (o *options) check() error {
 	switch {
+	case o.dead && (o.redrive != selection{} || o.discard != selection{}), o.redrive != selection{} && o.discard != selection{}:
+		return errors.New("-dead, -redrive and -discard exclude each other: set one of them")
 	case o.replicas < 1 || o.maxBytes < 1 || o.workers < 1 || o.attempts < 1:
 		return errors.New("-replicas, -max-bytes, -workers and -attempts must be at least 1")
 	case o.unready < 0 || o.unready > maxUnready:

@@ -31,7 +31,11 @@ func TestCommandLine(t *testing.T) {
 		"creds of nobody": {[]string{"-creds", "x"}, testSecret, exitUsage, "name them with -nats"},
 		"no key":          {[]string{"-nats", "nats://h", "-tls-cert", "x"}, testSecret, exitUsage, "set both"},
 		"blank in a list": {nil, testSecret + ",", exitUsage, secretVariable},
-		"missing creds":   {[]string{"-redrive", "-nats", "nats://127.0.0.1:1", "-creds", "none"}, "", exitFailure, "none"},
+		"redrive what":    {[]string{"-redrive", "-dir", "x"}, "", exitUsage, "as -dead lists it, or all"},
+		"no such letter":  {[]string{"-discard", "0"}, "", exitUsage, "as -dead lists it, or all"},
+		"two decisions":   {[]string{"-discard", "1", "-redrive", "all"}, "", exitUsage, "exclude each other"},
+		"list and delete": {[]string{"-dead", "-discard", "all"}, "", exitUsage, "exclude each other"},
+		"missing creds":   {[]string{"-dead", "-nats", "nats://127.0.0.1:1", "-creds", "none"}, "", exitFailure, "none"},
 		"no such address": {[]string{"-listen", "localhost"}, testSecret, exitFailure, "missing port"},
 		"no directory":    {[]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-dir", os.Args[0]}, testSecret, exitFailure, "-dir is no directory"},
 		"malformed URL":   {[]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-nats", "nats://u:pass/@h"}, testSecret, exitFailure, "-nats"},
@@ -40,7 +44,7 @@ func TestCommandLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
-			require.Equal(t, test.status, run(t.Context(), test.args, environment(test.secret), &stderr), &stderr)
+			require.Equal(t, test.status, run(t.Context(), test.args, environment(test.secret), io.Discard, &stderr), &stderr)
 			require.Contains(t, stderr.String(), test.want)
 			require.NotContains(t, stderr.String(), testSecret)
 			require.NotContains(t, stderr.String(), "pass")
