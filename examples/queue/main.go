@@ -46,10 +46,12 @@
 // and others for a day after their event is handled. Guard the directory.
 //
 // Both addresses have /healthz and /readyz for probes. That of -metrics also has
-// /metrics for Prometheus. prometheus/ has the alerts.
+// /metrics for Prometheus. prometheus/ has the alerts of the streams and the
+// work. Those of examples/observability watch the requests: load them too.
 //
 // queue.go has the stream, worker.go the worker, retries.go and deadletters.go
-// what becomes of events that fail. Put your work into logEvent.
+// what becomes of events that fail, requests.go the metrics of the requests. Put
+// your work into logEvent.
 package main
 
 import (
@@ -149,12 +151,13 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), &collector{queue, consumer, logger})
 	handler := newHandler(opts.verifier, queue, logger)
+	handler.Observe = newRequestMetrics(registry).observe
 	if err := handler.Validate(); err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), &collector{queue, consumer, logger})
 	worker := &worker{
 		queue: queue, consumer: consumer, handle: logEvent(logger), parallel: opts.workers, attempts: opts.attempts,
 		timeout: handleTimeout, backoff: backoff, metrics: newMetrics(registry), logger: logger,
