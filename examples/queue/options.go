@@ -42,8 +42,8 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
-		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret, or several, separated by commas:\n",
-			secretVariable)
+		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret,"+
+			" or those of several webhooks with commas between:\n", secretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -59,8 +59,8 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	}
 	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing: set %s to the webhook's, or to several, separated by commas",
-			secretVariable)
+		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
+			" or to those of several webhooks with commas between", secretVariable)
 	}
 	return opts, nil
 }

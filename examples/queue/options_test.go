@@ -12,6 +12,8 @@ import (
 )
 
 func TestCommandLine(t *testing.T) {
+	const noSecret = "a signing secret is missing or blank: set MAILTRAP_SIGNING_SECRET to the webhook's signing secret," +
+		" or to those of several webhooks with commas between"
 	for name, test := range map[string]struct {
 		args   []string
 		secret string
@@ -20,8 +22,8 @@ func TestCommandLine(t *testing.T) {
 	}{
 		"unknown flag":    {[]string{"-lisen", ":0"}, testSecret, exitUsage, "not defined: -lisen"},
 		"stray argument":  {[]string{"x"}, testSecret, exitUsage, `unexpected argument "x"`},
-		"no secret":       {nil, "", exitUsage, secretVariable},
-		"blank secret":    {nil, " \n", exitUsage, secretVariable},
+		"no secret":       {nil, "", exitUsage, noSecret},
+		"blank secret":    {nil, " \n", exitUsage, noSecret},
 		"replicas of one": {[]string{"-replicas", "3"}, testSecret, exitUsage, "-nats"},
 		"no replicas":     {[]string{"-replicas", "0"}, testSecret, exitUsage, "at least 1"},
 		"no room":         {[]string{"-max-bytes", "0"}, testSecret, exitUsage, "at least 1"},
@@ -30,7 +32,7 @@ func TestCommandLine(t *testing.T) {
 		"long unready":    {[]string{"-unready", "1m"}, testSecret, exitUsage, "between 0 and 10s"},
 		"creds of nobody": {[]string{"-creds", "x"}, testSecret, exitUsage, "name them with -nats"},
 		"no key":          {[]string{"-nats", "nats://h", "-tls-cert", "x"}, testSecret, exitUsage, "set both"},
-		"blank in a list": {nil, testSecret + ",", exitUsage, secretVariable},
+		"blank in a list": {nil, testSecret + ",", exitUsage, noSecret},
 		"redrive what":    {[]string{"-redrive", "-dir", "x"}, "", exitUsage, "as -dead lists it, or all"},
 		"no such letter":  {[]string{"-discard", "0"}, "", exitUsage, "as -dead lists it, or all"},
 		"two decisions":   {[]string{"-discard", "1", "-redrive", "all"}, "", exitUsage, "exclude each other"},
