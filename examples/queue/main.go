@@ -213,12 +213,12 @@ func runAll(ctx context.Context, unready time.Duration, parts ...func(context.Co
 		time.Sleep(unready)
 	}
 	stop()
-	late := time.After(shutdownTimeout)
+	timeout := time.After(shutdownTimeout)
 	for ; running > 0; running-- {
 		select {
 		case partErr := <-ended:
 			err = errors.Join(err, partErr)
-		case <-late:
+		case <-timeout:
 			return errors.Join(err, fmt.Errorf("not all work ended within %s: its events come again", shutdownTimeout))
 		}
 	}
@@ -255,7 +255,7 @@ func newHandler(verifier *mailtrapwebhook.Verifier, q *queue, logger *slog.Logge
 		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
 		OnDelivery:   q.publish,
 		Timeout:      deliveryTimeout,
-		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
+		MaxBodyBytes: maxPayload - maxHeaderBytes, // so that each event fits into a message
 		Logger:       logger,
 	}
 }

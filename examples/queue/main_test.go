@@ -109,7 +109,7 @@ func TestLargestEventFits(t *testing.T) {
 	dir := t.TempDir()
 	program := startProgram(t, "-dir", dir)
 	frame := `{"event":"bounce","message_id":"m-1","response":""}`
-	event := strings.Replace(frame, `""`, `"`+strings.Repeat("x", maxPayload-headerRoom-len(frame))+`"`, 1)
+	event := strings.Replace(frame, `""`, `"`+strings.Repeat("x", maxPayload-maxHeaderBytes-len(frame))+`"`, 1)
 	require.Equal(t, http.StatusOK, post(t, program.address, event, testSecret))
 	require.Equal(t, http.StatusRequestEntityTooLarge, post(t, program.address, event+" ", testSecret))
 	require.Equal(t, exitOK, program.end(t), program.logs)
