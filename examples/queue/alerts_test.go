@@ -17,8 +17,9 @@ func TestPromtoolAcceptsTheAlertRules(t *testing.T) {
 	for _, args := range [][]string{
 		{"check", "rules", "--lint=all", "--lint-fatal", "prometheus/alerts.yml"},
 		{"test", "rules", "prometheus/alerts_test.yml"},
+		{"test", "rules", "prometheus/requests_test.yml"},
 	} {
-		t.Run(strings.Join(args[:2], " "), func(t *testing.T) {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			require.Contains(t, string(out), "SUCCESS")
@@ -32,6 +33,8 @@ func TestAlertsAreAboutMetricsOfTheProgram(t *testing.T) {
 	require.NoError(t, err)
 	situations, err := os.ReadFile("prometheus/alerts_test.yml")
 	require.NoError(t, err)
+	requests, err := os.ReadFile("prometheus/requests_test.yml") // for the alerts of examples/observability
+	require.NoError(t, err)
 	alerts := regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(rules), -1)
 	require.NotEmpty(t, alerts)
 	for _, alert := range alerts {
@@ -40,8 +43,8 @@ func TestAlertsAreAboutMetricsOfTheProgram(t *testing.T) {
 
 	program := startProgram(t, "-dir", t.TempDir())
 	_, served := fetch(t, "http://"+program.metrics+"/metrics")
-	for _, name := range regexp.MustCompile(`mailtrap_queue_\w+`).FindAllString(string(rules), -1) {
-		require.Contains(t, served, "# TYPE "+name+" ")
+	for _, name := range regexp.MustCompile(`mailtrap_\w+`).FindAllString(string(rules)+string(requests), -1) {
+		require.Contains(t, served, "# TYPE "+strings.TrimSuffix(name, "_count")+" ")
 	}
 	require.Equal(t, exitOK, program.end(t))
 }

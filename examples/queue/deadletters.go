@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,12 +18,10 @@ import (
 )
 
 // A dead letter is an event that no worker handles any more, with the reason.
+// It stays until a person decides what becomes of it.
 const (
 	deadName   = "MAILTRAP_DEAD"
 	deadPrefix = "mailtrap_dead"
-
-	// deadAge is how long a dead letter waits for somebody to look at it.
-	deadAge = 30 * 24 * time.Hour
 )
 
 // The headers of a dead letter.
@@ -46,7 +46,6 @@ func deadConfig(opts options) jetstream.StreamConfig {
 	config.Name = deadName
 	config.Description = "events of Mailtrap's webhooks that could not be handled"
 	config.Subjects = []string{deadPrefix + ".>"}
-	config.MaxAge = deadAge
 	config.MaxBytes = opts.maxBytes/10 + 1 // if it is full, the event stays where it is
 	return config
 }
@@ -62,18 +61,96 @@ func (w *worker) bury(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason str
 	log := w.logger.With("id", idOf(msg.Headers()), "attempt", meta.NumDelivered, "reason", reason, "error", cause)
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
-	if _, err := w.queue.js.PublishMsg(ctx, letter); err != nil {
-		log.Error("dead letter cannot be stored: the event stays where it is", "cause", err)
+	ack, err := w.queue.js.PublishMsg(ctx, letter)
+	if err != nil {
+		log.Error("dead letter cannot be stored: the event stays where it is; -redrive and -discard make room if the stream is full",
+			"cause", err)
 		return msg.NakWithDelay(maxBackoff)
 	}
 	w.metrics.deadLetters.WithLabelValues(reason).Inc()
-	log.Error("event is a dead letter: -redrive puts it back")
+	log.Error("event is a dead letter until -redrive or -discard", "letter", ack.Sequence)
 	return acknowledge(msg)
 }
 
-// redrive puts all dead letters back into the stream, with the keys that they
-// had. It returns how many. If it fails in between, the next call goes on.
-func (q *queue) redrive(ctx context.Context) (n int, err error) {
+// A selection has one dead letter or all of them. The zero value has none.
+type selection struct {
+	all bool
+	id  uint64 // as -dead lists it
+}
+
+// set is the function of a flag.
+func (s *selection) set(value string) error {
+	id, err := strconv.ParseUint(value, 10, 64)
+	switch {
+	case value == "all":
+		*s = selection{all: true}
+	case err != nil || id == 0:
+		return errors.New("write the id of a dead letter, as -dead lists it, or all")
+	default:
+		*s = selection{id: id}
+	}
+	return nil
+}
+
+// list prints the dead letters, and nothing of their events but the keys.
+func (q *queue) list(ctx context.Context, stdout io.Writer) error {
+	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tSINCE\tATTEMPTS\tEVENT\tREASON\tERROR")
+	_, err := q.eachLetter(ctx, selection{all: true}, func(letter *jetstream.RawStreamMsg) error {
+		get := letter.Header.Get
+		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%q\n", letter.Sequence, letter.Time.Format(time.RFC3339),
+			get(headerAttempts), idOf(letter.Header), get(headerReason), get(headerError))
+		return err
+	})
+	return errors.Join(err, table.Flush())
+}
+
+// redrive puts dead letters back into the stream, with the keys that they had.
+// It returns how many. If it fails in between, the next call goes on.
+func (q *queue) redrive(ctx context.Context, which selection) (n int, err error) {
+	return q.eachLetter(ctx, which, func(letter *jetstream.RawStreamMsg) error {
+		if err := q.putBack(ctx, letter); err != nil {
+			return fmt.Errorf("cannot put dead letter %d back: %w", letter.Sequence, err)
+		}
+		q.logDecision("event is back in the stream", letter)
+		return nil
+	})
+}
+
+// discard deletes dead letters. It returns how many.
+func (q *queue) discard(ctx context.Context, which selection) (n int, err error) {
+	return q.eachLetter(ctx, which, func(letter *jetstream.RawStreamMsg) error {
+		if err := q.dead.DeleteMsg(ctx, letter.Sequence); err != nil {
+			return fmt.Errorf("cannot delete dead letter %d: %w", letter.Sequence, err)
+		}
+		q.logDecision("dead letter is deleted, and its event was not handled", letter)
+		return nil
+	})
+}
+
+func (q *queue) logDecision(text string, letter *jetstream.RawStreamMsg) {
+	q.logger.Info(text, "letter", letter.Sequence, "id", idOf(letter.Header),
+		"reason", letter.Header.Get(headerReason), "error", letter.Header.Get(headerError))
+}
+
+// eachLetter calls f for each dead letter of a selection until f fails. It
+// returns for how many f did not.
+func (q *queue) eachLetter(
+	ctx context.Context, which selection, f func(*jetstream.RawStreamMsg) error,
+) (n int, err error) {
+	if !which.all {
+		letter, err := q.dead.GetMsg(ctx, which.id)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return 0, fmt.Errorf("there is no dead letter %d: -dead lists them", which.id)
+		}
+		if err == nil {
+			err = f(letter)
+		}
+		if err != nil {
+			return 0, err
+		}
+		return 1, nil
+	}
 	info, err := q.dead.Info(ctx)
 	if err != nil {
 		return 0, err
@@ -85,13 +162,11 @@ func (q *queue) redrive(ctx context.Context) (n int, err error) {
 			return n, nil
 		}
 		if err == nil {
-			err = q.putBack(ctx, letter)
+			err = f(letter)
 		}
 		if err != nil {
-			return n, fmt.Errorf("%d events are back in the stream, and the next cannot be put back: %w", n, err)
+			return n, err
 		}
-		q.logger.Info("event is back in the stream", "id", idOf(letter.Header),
-			"reason", letter.Header.Get(headerReason), "error", letter.Header.Get(headerError))
 		next = letter.Sequence + 1
 	}
 }

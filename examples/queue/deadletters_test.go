@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -117,7 +119,9 @@ func TestEventStaysIfThereIsNoRoomForItsDeadLetter(t *testing.T) {
 	logs, consumer := startWorker(t, q, ackWait, func(context.Context, string, mailtrapwebhook.Event) error {
 		return mailtrapwebhook.Permanent(errors.New("no such user"))
 	})
-	require.Eventually(t, func() bool { return strings.Contains(logs.String(), "dead letter cannot be stored") }, patience, tick)
+	require.Eventually(t, func() bool {
+		return strings.Contains(logs.String(), "dead letter cannot be stored") && strings.Contains(logs.String(), "-discard make room")
+	}, patience, tick)
 	require.Eventually(t, func() bool {
 		info, err := consumer.Info(t.Context())
 		return err == nil && info.NumAckPending == 1
@@ -158,7 +162,7 @@ func TestRedrivePutsDeadLettersBack(t *testing.T) {
 	q.close()
 
 	var logs syncBuffer
-	require.Equal(t, exitOK, run(t.Context(), []string{"-redrive", "-dir", dir}, environment(""), &logs), &logs)
+	require.Equal(t, exitOK, run(t.Context(), []string{"-redrive", "-dir", dir}, environment(""), io.Discard, &logs), &logs)
 	require.Contains(t, logs.String(), "events=3")
 	q, err = connectQueue(opts, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -174,16 +178,73 @@ func TestRedrivePutsDeadLettersBack(t *testing.T) {
 	work(q)
 	require.Equal(t, map[string]int{"bounce/m-1/e": 1, "bounce/m-3/e": 1}, handed.ids)
 	require.Equal(t, before[1:2], lettersIn(t, q.dead))
-	n, err := q.redrive(t.Context())
+	n, err := q.redrive(t.Context(), selection{all: true})
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	work(q)
 	require.Equal(t, before[1:2], lettersIn(t, q.dead))
 }
 
+// A person lists the dead letters, puts one back and deletes others.
+func TestPersonDecidesAboutDeadLetters(t *testing.T) {
+	dir := t.TempDir()
+	opts := options{dir: dir, replicas: 1, maxBytes: testMaxBytes}
+	q := openTestQueue(t, opts)
+	publishAll(t, q, bounce("m-1"), bounce("m-2"), bounce("m-3"), bounce("m-4"))
+	consumer, err := q.consumer(t.Context(), q.stream, ackWait)
+	require.NoError(t, err)
+	w := newTestWorker(q, consumer, q.logger, func(context.Context, string, mailtrapwebhook.Event) error {
+		return mailtrapwebhook.Permanent(errors.New("no such user"))
+	})
+	w.parallel = 1 // keeps the order
+	end := startBoth(t, w)
+	waitUntilHandled(t, q, consumer)
+	end()
+	letters := stored(t, q.dead)
+	require.Len(t, letters, 4)
+	q.close()
+
+	command := func(status int, args ...string) (stdout, logs string) {
+		var out, log bytes.Buffer
+		require.Equal(t, status, run(t.Context(), append(args, "-dir", dir), environment(""), &out, &log), &log)
+		require.NotContains(t, out.String()+log.String(), "example.com")
+		return out.String(), log.String()
+	}
+	list := func() (lines []string) {
+		out, _ := command(exitOK, "-dead")
+		for line := range strings.Lines(out) {
+			lines = append(lines, strings.Join(strings.Fields(line), " "))
+		}
+		return lines
+	}
+	line := func(id int) string {
+		return fmt.Sprintf(`%d %s 1 bounce/m-%d/e permanent "no such user"`, id, letters[id-1].Time.Format(time.RFC3339), id)
+	}
+	const head = "ID SINCE ATTEMPTS EVENT REASON ERROR"
+	require.Equal(t, []string{head, line(1), line(2), line(3), line(4)}, list())
+
+	_, logs := command(exitOK, "-redrive", "-letter", "2")
+	require.Contains(t, logs, "events=1")
+	_, logs = command(exitFailure, "-redrive", "-letter", "2")
+	require.Contains(t, logs, "there is no dead letter 2: -dead lists them")
+	require.Equal(t, []string{head, line(1), line(3), line(4)}, list())
+
+	_, logs = command(exitOK, "-discard", "-letter", "3")
+	require.Contains(t, logs, `letter=3 id=bounce/m-3/e reason=permanent error="no such user"`, "nobody would know what was deleted")
+	require.Equal(t, []string{head, line(1), line(4)}, list())
+	_, logs = command(exitFailure, "-discard", "-letter", "3")
+	require.Contains(t, logs, "there is no dead letter 3: -dead lists them")
+
+	_, logs = command(exitOK, "-discard", "-letter", "all")
+	require.Contains(t, logs, "events=2")
+	require.Equal(t, []string{head}, list())
+	require.Equal(t, map[string]int{"m-1": 1, "m-2": 2, "m-3": 1, "m-4": 1}, counted(t, storedIn(t, dir)),
+		"of the four, only m-2 is to be handled again")
+}
+
 func TestRedriveNeedsTheStreams(t *testing.T) {
 	var logs syncBuffer
-	require.Equal(t, exitFailure, run(t.Context(), []string{"-redrive", "-dir", t.TempDir()}, environment(""), &logs))
+	require.Equal(t, exitFailure, run(t.Context(), []string{"-redrive", "-dir", t.TempDir()}, environment(""), io.Discard, &logs))
 	require.Contains(t, logs.String(), "are -dir and -nats those of the program that receives?")
 }
 

@@ -176,7 +176,7 @@ func startProgram(t *testing.T, args ...string) *program {
 	t.Cleanup(cancel)
 	args = append(slices.Clone(onFreePorts), args...)
 	p := &program{logs: new(syncBuffer), cancel: cancel, status: make(chan int, 1)}
-	go func() { p.status <- run(ctx, args, environment(testSecret), p.logs) }()
+	go func() { p.status <- run(ctx, args, environment(testSecret), io.Discard, p.logs) }()
 	require.Eventually(t, func() bool { return listeningLine.MatchString(p.logs.String()) || len(p.status) > 0 }, patience, tick)
 	require.Empty(t, p.status, "the program ended: %s", p.logs)
 	line := listeningLine.FindStringSubmatch(p.logs.String())

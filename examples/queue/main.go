@@ -13,10 +13,13 @@
 //	MAILTRAP_SIGNING_SECRET=… go run . -listen :8080 -nats nats://one:4222,nats://two:4222 -replicas 3
 //
 // An event that fails is tried 30 times in three and a half hours. Then it is a
-// dead letter, and at once after a Permanent error. This puts all dead letters
-// back, after you have removed the cause; without -nats, end the program first:
+// dead letter, and at once after a Permanent error. A dead letter stays until you
+// decide what becomes of it; without -nats, end the program first:
 //
-//	go run . -redrive -dir queue-data
+//	go run . -dead                # lists the dead letters with their errors
+//	go run . -redrive             # puts all back, after you have removed the cause
+//	go run . -redrive -letter 42  # puts one back
+//	go run . -discard -letter 42  # deletes one
 //
 // The program promises:
 //
@@ -25,8 +28,9 @@
 //     again.
 //   - The stream has an event once, however often Mailtrap sends it in 24
 //     hours.
-//   - No event leaves before it is handled or a dead letter. A dead letter
-//     stays for 30 days.
+//   - No event leaves before it is handled or a dead letter. No dead letter
+//     leaves by itself. Without room for its letter an event stays where it
+//     is, and the log and an alert say so.
 //   - An event that fails, or whose work hangs, costs the others one attempt.
 //     Its retries have workers of their own.
 //   - After TERM the program ends within 23 seconds, whatever hangs.
@@ -37,17 +41,20 @@
 //     handed out again, with the same id.
 //   - Events come in no particular order.
 //
-// The streams hold people's addresses: for a day after an event is handled, and
-// for a month in a dead letter. Guard the directory.
+// The streams hold people's addresses: those of a dead letter until you decide,
+// and others for a day after their event is handled. Guard the directory.
 //
 // Both addresses have /healthz and /readyz for probes. That of -metrics also has
-// /metrics for Prometheus. prometheus/ has the alerts.
+// /metrics for Prometheus. prometheus/ has the alerts of the streams and the
+// work. Those of examples/observability watch the requests: load them too.
 //
 // queue.go has the stream, worker.go the worker, retries.go and deadletters.go
-// what becomes of events that fail. Put your work into logEvent.
+// what becomes of events that fail, requests.go the metrics of the requests. Put
+// your work into logEvent.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -93,10 +100,10 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) int {
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	opts, err := parseOptions(args, getenv, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -106,11 +113,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	do := receive
-	if opts.redrive {
-		do = redrive
+	if opts.decides() {
+		err = decide(ctx, opts, stdout, logger)
+	} else {
+		err = receive(ctx, opts, logger)
 	}
-	if err := do(ctx, opts, logger); err != nil {
+	if err != nil {
 		fmt.Fprintf(stderr, "queue: %s\n", err)
 		return exitFailure
 	}
@@ -143,12 +151,13 @@ func receive(ctx context.Context, opts options, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), &collector{queue, consumer, logger})
 	handler := newHandler(opts.verifier, queue, logger)
+	handler.Observe = newRequestMetrics(registry).observe
 	if err := handler.Validate(); err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), &collector{queue, consumer, logger})
 	worker := &worker{
 		queue: queue, consumer: consumer, handle: logEvent(logger), parallel: opts.workers, attempts: opts.attempts,
 		timeout: handleTimeout, backoff: backoff, metrics: newMetrics(registry), logger: logger,
@@ -204,21 +213,21 @@ func runAll(ctx context.Context, unready time.Duration, parts ...func(context.Co
 		time.Sleep(unready)
 	}
 	stop()
-	late := time.After(shutdownTimeout)
+	timeout := time.After(shutdownTimeout)
 	for ; running > 0; running-- {
 		select {
 		case partErr := <-ended:
 			err = errors.Join(err, partErr)
-		case <-late:
+		case <-timeout:
 			return errors.Join(err, fmt.Errorf("not all work ended within %s: its events come again", shutdownTimeout))
 		}
 	}
 	return err
 }
 
-// redrive puts the dead letters back. It changes no stream: -replicas and
-// -max-bytes may be another program's.
-func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
+// decide does with the dead letters what the flags say. It changes no stream's
+// settings: -replicas and -max-bytes may be another program's.
+func decide(ctx context.Context, opts options, stdout io.Writer, logger *slog.Logger) error {
 	queue, err := connectQueue(opts, logger)
 	if err != nil {
 		return err
@@ -227,11 +236,17 @@ func redrive(ctx context.Context, opts options, logger *slog.Logger) error {
 	if queue.dead, err = queue.js.Stream(ctx, deadName); err != nil {
 		return fmt.Errorf("cannot open the stream %s: %w (are -dir and -nats those of the program that receives?)", deadName, err)
 	}
-	n, err := queue.redrive(ctx)
-	if err == nil {
+	switch {
+	case opts.redrive:
+		n, err := queue.redrive(ctx, cmp.Or(opts.letter, selection{all: true}))
 		logger.Info("dead letters are back in the stream", "events", n)
+		return err
+	case opts.discard:
+		n, err := queue.discard(ctx, opts.letter)
+		logger.Info("dead letters are deleted", "events", n)
+		return err
 	}
-	return err
+	return queue.list(ctx, stdout)
 }
 
 func newHandler(verifier *mailtrapwebhook.Verifier, q *queue, logger *slog.Logger) *mailtrapwebhook.Handler {
@@ -240,7 +255,7 @@ func newHandler(verifier *mailtrapwebhook.Verifier, q *queue, logger *slog.Logge
 		Dedup:        mailtrapwebhook.NoDedup, // the stream drops events that it has
 		OnDelivery:   q.publish,
 		Timeout:      deliveryTimeout,
-		MaxBodyBytes: maxPayload - headerRoom, // so that each event fits into a message
+		MaxBodyBytes: maxPayload - maxHeaderBytes, // so that each event fits into a message
 		Logger:       logger,
 	}
 }

@@ -109,7 +109,7 @@ func TestLargestEventFits(t *testing.T) {
 	dir := t.TempDir()
 	program := startProgram(t, "-dir", dir)
 	frame := `{"event":"bounce","message_id":"m-1","response":""}`
-	event := strings.Replace(frame, `""`, `"`+strings.Repeat("x", maxPayload-headerRoom-len(frame))+`"`, 1)
+	event := strings.Replace(frame, `""`, `"`+strings.Repeat("x", maxPayload-maxHeaderBytes-len(frame))+`"`, 1)
 	require.Equal(t, http.StatusOK, post(t, program.address, event, testSecret))
 	require.Equal(t, http.StatusRequestEntityTooLarge, post(t, program.address, event+" ", testSecret))
 	require.Equal(t, exitOK, program.end(t), program.logs)
@@ -236,7 +236,7 @@ func TestProgramWithoutItsAddressOpensNoDirectory(t *testing.T) {
 	program := startProgram(t, "-dir", t.TempDir())
 	dir := filepath.Join(t.TempDir(), "queue-data")
 	args := []string{"-listen", program.address, "-metrics", "127.0.0.1:0", "-dir", dir}
-	require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), io.Discard))
+	require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), io.Discard, io.Discard))
 	require.NoDirExists(t, dir)
 	require.Equal(t, exitOK, program.end(t))
 }

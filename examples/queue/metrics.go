@@ -72,6 +72,7 @@ type status struct {
 	lag     time.Duration // age of the oldest of them
 	working int           // events that workers have in their first attempt
 	oldest  time.Duration // age of the oldest event that is not handled
+	deadAge time.Duration // age of the oldest dead letter
 	streams map[string]*jetstream.StreamInfo
 }
 
@@ -104,6 +105,9 @@ func (q *queue) status(ctx context.Context, consumer jetstream.Consumer) (s stat
 	}
 	if retries := s.streams[streamRetries].State; retries.Msgs > 0 {
 		s.oldest = max(s.oldest, time.Since(retries.FirstTime)) // since its first failure
+	}
+	if dead := s.streams[streamDeadLetters].State; dead.Msgs > 0 {
+		s.deadAge = max(0, time.Since(dead.FirstTime))
 	}
 	return s, nil
 }
@@ -140,6 +144,7 @@ var (
 	retryingDesc = describe("retrying_events", "Events that failed and are retried.")
 	oldestDesc   = describe("oldest_event_seconds", "Age of the oldest event that is not handled, or 0.")
 	deadDesc     = describe("dead_letters", "Events that are dead letters now.")
+	deadAgeDesc  = describe("oldest_dead_letter_seconds", "Age of the oldest dead letter, or 0.")
 	bytesDesc    = describe("stream_bytes", "Bytes that a stream has.", "stream")
 	maxBytesDesc = describe("stream_max_bytes", "Bytes beyond which a stream takes no more.", "stream")
 )
@@ -147,7 +152,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		upDesc, waitingDesc, lagDesc, workingDesc, retryingDesc, oldestDesc, deadDesc, bytesDesc, maxBytesDesc,
+		upDesc, waitingDesc, lagDesc, workingDesc, retryingDesc, oldestDesc, deadDesc, deadAgeDesc, bytesDesc, maxBytesDesc,
 	} {
 		descs <- desc
 	}
@@ -174,6 +179,7 @@ func (c *collector) Collect(values chan<- prometheus.Metric) {
 	gauge(retryingDesc, float64(s.streams[streamRetries].State.Msgs))
 	gauge(oldestDesc, s.oldest.Seconds())
 	gauge(deadDesc, float64(s.streams[streamDeadLetters].State.Msgs))
+	gauge(deadAgeDesc, s.deadAge.Seconds())
 	for stream, info := range s.streams {
 		gauge(bytesDesc, float64(info.State.Bytes), stream)
 		gauge(maxBytesDesc, float64(info.Config.MaxBytes), stream)

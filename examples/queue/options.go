@@ -24,7 +24,16 @@ type options struct {
 	maxBytes int64
 	workers  int
 	attempts uint64
+	dead     bool // list the dead letters
 	redrive  bool
+	discard  bool
+	letter   selection // of what to redrive or discard
+}
+
+// decides reports whether a person decides about dead letters. The program then
+// receives nothing.
+func (o *options) decides() bool {
+	return o.dead || o.redrive || o.discard
 }
 
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (opts options, err error) {
@@ -34,8 +43,8 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
-		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret, or several, separated by commas:\n",
-			secretVariable)
+		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret,"+
+			" or those of several webhooks with commas between:\n", secretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -46,13 +55,13 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	if err := opts.check(); err != nil {
 		return opts, err
 	}
-	if opts.redrive {
-		return opts, nil // receives nothing
+	if opts.decides() {
+		return opts, nil // needs no secret
 	}
 	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
 	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing: set %s to the webhook's, or to several, separated by commas",
-			secretVariable)
+		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
+			" or to those of several webhooks with commas between", secretVariable)
 	}
 	return opts, nil
 }
@@ -74,12 +83,21 @@ func (o *options) define(flags *flag.FlagSet) {
 		"refuse deliveries when the stream has this many `bytes`; events that failed have a quarter more, and dead letters a tenth")
 	flags.IntVar(&o.workers, "workers", 8, "handle this `number` of events at a time, and as many that failed before")
 	flags.Uint64Var(&o.attempts, "attempts", defaultAttempts, "make an event a dead letter after this `number` of attempts")
-	flags.BoolVar(&o.redrive, "redrive", false, "put all dead letters back into the stream, and end")
+	flags.BoolVar(&o.dead, "dead", false, "list the dead letters, and end")
+	flags.BoolVar(&o.redrive, "redrive", false, "put all dead letters, or that of -letter, back into the stream, and end")
+	flags.BoolVar(&o.discard, "discard", false, "delete the dead letter of -letter, and end")
+	flags.Func("letter", "redrive or discard the dead letter with this `id`, or all", o.letter.set)
 }
 
 // check reports what does not fit together.
 func (o *options) check() error {
 	switch {
+	case o.dead && o.redrive, o.dead && o.discard, o.redrive && o.discard:
+		return errors.New("-dead, -redrive and -discard exclude each other: set one of them")
+	case o.discard && o.letter == selection{}:
+		return errors.New("-discard needs -letter: name a dead letter by its id, as -dead lists it, or all")
+	case o.letter != selection{} && !o.redrive && !o.discard:
+		return errors.New("-letter is for -redrive and -discard: set one of them")
 	case o.replicas < 1 || o.maxBytes < 1 || o.workers < 1 || o.attempts < 1:
 		return errors.New("-replicas, -max-bytes, -workers and -attempts must be at least 1")
 	case o.unready < 0 || o.unready > maxUnready:

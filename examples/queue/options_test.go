@@ -12,6 +12,8 @@ import (
 )
 
 func TestCommandLine(t *testing.T) {
+	const noSecret = "a signing secret is missing or blank: set MAILTRAP_SIGNING_SECRET to the webhook's signing secret," +
+		" or to those of several webhooks with commas between"
 	for name, test := range map[string]struct {
 		args   []string
 		secret string
@@ -20,8 +22,8 @@ func TestCommandLine(t *testing.T) {
 	}{
 		"unknown flag":    {[]string{"-lisen", ":0"}, testSecret, exitUsage, "not defined: -lisen"},
 		"stray argument":  {[]string{"x"}, testSecret, exitUsage, `unexpected argument "x"`},
-		"no secret":       {nil, "", exitUsage, secretVariable},
-		"blank secret":    {nil, " \n", exitUsage, secretVariable},
+		"no secret":       {nil, "", exitUsage, noSecret},
+		"blank secret":    {nil, " \n", exitUsage, noSecret},
 		"replicas of one": {[]string{"-replicas", "3"}, testSecret, exitUsage, "-nats"},
 		"no replicas":     {[]string{"-replicas", "0"}, testSecret, exitUsage, "at least 1"},
 		"no room":         {[]string{"-max-bytes", "0"}, testSecret, exitUsage, "at least 1"},
@@ -30,8 +32,13 @@ func TestCommandLine(t *testing.T) {
 		"long unready":    {[]string{"-unready", "1m"}, testSecret, exitUsage, "between 0 and 10s"},
 		"creds of nobody": {[]string{"-creds", "x"}, testSecret, exitUsage, "name them with -nats"},
 		"no key":          {[]string{"-nats", "nats://h", "-tls-cert", "x"}, testSecret, exitUsage, "set both"},
-		"blank in a list": {nil, testSecret + ",", exitUsage, secretVariable},
-		"missing creds":   {[]string{"-redrive", "-nats", "nats://127.0.0.1:1", "-creds", "none"}, "", exitFailure, "none"},
+		"blank in a list": {nil, testSecret + ",", exitUsage, noSecret},
+		"discard what":    {[]string{"-discard", "-dir", "x"}, "", exitUsage, "as -dead lists it, or all"},
+		"no such letter":  {[]string{"-discard", "-letter", "0"}, "", exitUsage, "as -dead lists it, or all"},
+		"a letter alone":  {[]string{"-letter", "1"}, testSecret, exitUsage, "for -redrive and -discard"},
+		"two decisions":   {[]string{"-discard", "-redrive", "-letter", "all"}, "", exitUsage, "exclude each other"},
+		"list and delete": {[]string{"-dead", "-discard", "-letter", "all"}, "", exitUsage, "exclude each other"},
+		"missing creds":   {[]string{"-dead", "-nats", "nats://127.0.0.1:1", "-creds", "none"}, "", exitFailure, "none"},
 		"no such address": {[]string{"-listen", "localhost"}, testSecret, exitFailure, "missing port"},
 		"no directory":    {[]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-dir", os.Args[0]}, testSecret, exitFailure, "-dir is no directory"},
 		"malformed URL":   {[]string{"-listen", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-nats", "nats://u:pass/@h"}, testSecret, exitFailure, "-nats"},
@@ -40,7 +47,7 @@ func TestCommandLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
-			require.Equal(t, test.status, run(t.Context(), test.args, environment(test.secret), &stderr), &stderr)
+			require.Equal(t, test.status, run(t.Context(), test.args, environment(test.secret), io.Discard, &stderr), &stderr)
 			require.Contains(t, stderr.String(), test.want)
 			require.NotContains(t, stderr.String(), testSecret)
 			require.NotContains(t, stderr.String(), "pass")

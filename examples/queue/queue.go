@@ -38,11 +38,11 @@ const (
 	maxPending = 4000
 
 	// maxPayload is the most that a message may have, headers included;
-	// headerRoom is ample for those, a dead letter's reason too. Other servers
-	// take 1 MiB by default, a thousand times what an event has, and refuse
-	// larger messages.
-	maxPayload = 8 << 20
-	headerRoom = 4 << 10
+	// maxHeaderBytes is ample for those, a dead letter's reason too. Other
+	// servers take 1 MiB by default, a thousand times what an event has, and
+	// refuse larger messages.
+	maxPayload     = 8 << 20
+	maxHeaderBytes = 4 << 10
 )
 
 // A queue has three streams: of events, of those that failed and are retried,

@@ -48,20 +48,24 @@ func TestSweepRemovesOldEventsThatAreHandled(t *testing.T) {
 	require.Equal(t, []uint64{4}, left())
 }
 
-// A stream of an earlier version of the program lost events after a week.
+// Streams of earlier versions of the program lost events after a week, and dead
+// letters after a month.
 func TestStreamWithAnAgeIsChanged(t *testing.T) {
 	opts := options{dir: t.TempDir(), replicas: 1, maxBytes: testMaxBytes}
 	q := openTestQueue(t, opts)
 	publishAll(t, q, bounce("m-1"))
-	old := streamConfig(opts)
-	old.MaxAge = 7 * 24 * time.Hour
-	_, err := q.js.UpdateStream(t.Context(), old)
-	require.NoError(t, err)
+	for _, old := range []jetstream.StreamConfig{streamConfig(opts), deadConfig(opts)} {
+		old.MaxAge = 7 * 24 * time.Hour
+		_, err := q.js.UpdateStream(t.Context(), old)
+		require.NoError(t, err)
+	}
 	q.close()
 
 	q = openTestQueue(t, opts)
-	info, err := q.stream.Info(t.Context())
-	require.NoError(t, err)
-	require.Zero(t, info.Config.MaxAge)
+	for _, stream := range []jetstream.Stream{q.stream, q.dead} {
+		info, err := stream.Info(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, info.Config.MaxAge, info.Config.Name)
+	}
 	require.Len(t, stored(t, q.stream), 1)
 }

@@ -27,7 +27,7 @@ func lockDir(dir string) (*flock.Flock, error) {
 	case err != nil:
 		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
 	case !locked:
-		return nil, fmt.Errorf("another process uses %s: give each process its own -dir, or all of them the same -nats", dir)
+		return nil, fmt.Errorf("another process uses %s: end it first, or give each process its own -dir, or all of them the same -nats", dir)
 	}
 	return lock, nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -133,8 +134,8 @@ func TestCredentialsAndCertificates(t *testing.T) {
 			rest = nil
 		}
 		var stderr syncBuffer
-		args := append(append(without, rest...), "-redrive")
-		require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), &stderr), "without %s", flag)
+		args := append(append(without, rest...), "-dead")
+		require.Equal(t, exitFailure, run(t.Context(), args, environment(testSecret), io.Discard, &stderr), "without %s", flag)
 		require.Contains(t, stderr.String(), "cannot connect to NATS", flag)
 	}
 }

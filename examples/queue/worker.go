@@ -236,9 +236,9 @@ func acknowledge(msg jetstream.Msg) error {
 
 var errAbandoned = errors.New("the work did not return in time and was abandoned: let it return when its context ends")
 
-// callHandle calls handle and returns its error, or errAbandoned. It calls late
-// with what an abandoned call returns.
-func (w *worker) callHandle(id string, ev mailtrapwebhook.Event, late func(error)) error {
+// callHandle calls handle and returns its error, or errAbandoned. It calls
+// afterAbandon with what an abandoned call returns.
+func (w *worker) callHandle(id string, ev mailtrapwebhook.Event, afterAbandon func(error)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), w.timeout) // outlives run's ctx
 	defer cancel()
 	returned := make(chan error, 1)
@@ -260,7 +260,7 @@ func (w *worker) callHandle(id string, ev mailtrapwebhook.Event, late func(error
 	case err := <-returned:
 		return err
 	case <-abandon.C:
-		go func() { late(<-returned) }()
+		go func() { afterAbandon(<-returned) }()
 		return errAbandoned
 	}
 }
