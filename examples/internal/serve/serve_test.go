@@ -243,7 +243,9 @@ func TestClientsThatStallAreCutOff(t *testing.T) {
 				require.NoError(t, err)
 				_, err = io.Copy(io.Discard, client)
 				require.NoError(t, err)
-				require.Equal(t, test.after, time.Since(began))
+				// net/http may wait half a second before it closes a connection
+				// whose request has not been read.
+				require.Contains(t, []time.Duration{test.after, test.after + time.Second/2}, time.Since(began))
 				end()
 			})
 		})
