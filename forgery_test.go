@@ -410,7 +410,7 @@ func judgeError(what string, signed bool, err error) error {
 // effect.
 func TestForgeriesAreRefused(t *testing.T) {
 	t.Parallel()
-	total, workers := uint64(5_000), uint64(runtime.GOMAXPROCS(0))
+	total, workers := uint64(2_000), uint64(runtime.GOMAXPROCS(0))
 	if fullSize() {
 		total = 1_000_000
 	}

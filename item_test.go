@@ -162,7 +162,7 @@ func twoOwners(deliveries func(yield func(scope string, keys []string))) (key st
 // No two scopes share a key, whatever their names are and their events say.
 func TestScopesShareNoKeys(t *testing.T) {
 	t.Parallel()
-	total := 4_000
+	total := 1_500
 	if fullSize() {
 		total = 300_000
 	}

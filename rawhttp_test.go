@@ -337,7 +337,7 @@ func TestHTTP2IsServed(t *testing.T) {
 func TestDamagedHTTPDeliversSignedBodiesOnly(t *testing.T) {
 	t.Parallel()
 	const seed = 9112
-	total := 1_000
+	total := 400
 	if fullSize() {
 		total = 50_000
 	}

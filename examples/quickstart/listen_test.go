@@ -140,7 +140,7 @@ func TestListenAcknowledgesNoEventThatItCannotPrint(t *testing.T) {
 // At a signal the program is unready at once, and takes deliveries for a while
 // longer.
 func TestProbes(t *testing.T) {
-	l := startListening(t, testSecret, "2s")
+	l := startListening(t, testSecret, "1s")
 	get := func(path string) int {
 		t.Helper()
 		resp, err := http.Get("http://" + l.address + path)

@@ -100,6 +100,7 @@ func TestLogsWhenTheStoreIsLost(t *testing.T) {
 }
 
 func TestStoreThatHangsIsNotReady(t *testing.T) {
+	t.Parallel() // it waits
 	url, _ := start(t, t.Context(), &Server{
 		Webhook: answer(http.StatusOK),
 		Ready:   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
@@ -141,6 +142,7 @@ func TestProbesShareAQuestion(t *testing.T) {
 // After the signal the server is unready at once, takes deliveries for Drain,
 // and answers those that have begun. It needs no store for that.
 func TestEndsInOrder(t *testing.T) {
+	t.Parallel() // it waits
 	ctx, end := context.WithCancel(t.Context())
 	var logged bytes.Buffer // read it after the end
 	begun, goOn := make(chan struct{}), make(chan struct{})
@@ -271,6 +273,7 @@ func TestClientsThatDoNotReadAreCutOff(t *testing.T) {
 // The metrics and the probes stay after the end of the deliveries, and wait for
 // no client of theirs.
 func TestMetricsOutliveTheDeliveries(t *testing.T) {
+	t.Parallel() // it waits
 	receiving, end := context.WithCancel(t.Context())
 	watched, unwatch := context.WithCancel(t.Context())
 	s := &Server{Webhook: answer(http.StatusTeapot)}
