@@ -316,7 +316,7 @@ func (x *exchange) conclude(err error) {
 		args = append(args, "err", textOf(err))
 	}
 	if x.delivery != nil && x.delivery.SecretIndex > 0 {
-		args = append(args, "secret", x.delivery.SecretIndex) // an old one that is still in use
+		args = append(args, "secret_index", x.delivery.SecretIndex) // an old one that is still in use
 	}
 	args = append(args, r.counts()...)
 	if x.oddity != nil {

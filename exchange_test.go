@@ -520,10 +520,10 @@ func TestLineHasDurationAndSize(t *testing.T) {
 func TestLineNamesASecretThatIsNotTheFirst(t *testing.T) {
 	rig := newRig(t, &mw.Handler{Verifier: testVerifier(t, "new", testSecret)})
 	require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
-	require.Equal(t, 1, rig.said.count(`"secret":1`))
+	require.Equal(t, 1, rig.said.count(`"secret_index":1`))
 	rig.h.Verifier = testVerifier(t, testSecret, "old")
 	require.Equal(t, 200, rig.direct(bodyOf("a")).Status)
-	require.Equal(t, 1, rig.said.count(`"secret":`))
+	require.Equal(t, 1, rig.said.count(`"secret_index":`))
 }
 
 func TestLimitsAreNamedWithTheirNumbers(t *testing.T) {

@@ -66,7 +66,8 @@ func Unescape(text []byte) (r rune, size int) {
 	}
 }
 
-// unescapeHex is Unescape for \uXXXX. Two of them may be halves of one rune.
+// unescapeHex is Unescape for an escape such as \u00e9. Two of them may be halves
+// of one rune.
 func unescapeHex(text []byte) (r rune, size int) {
 	r = hex4(text[2:])
 	if !utf16.IsSurrogate(r) {
