@@ -65,7 +65,7 @@ const inboundKind = "inbound.message_received"
 func Samples() []mailtrapwebhook.Event {
 	events := make([]mailtrapwebhook.Event, len(sampleMembers))
 	for i, s := range sampleMembers {
-		events[i] = newSample(s.name, s.members)
+		events[i] = newSample(s.name, s.members, time.Now())
 	}
 	return events
 }
@@ -74,10 +74,15 @@ func Samples() []mailtrapwebhook.Event {
 // bounce", "activity_log.user.login" or "inbound.message_received". It panics
 // if no sample has the name.
 func Sample(name string) mailtrapwebhook.Event {
+	return sampleAt(time.Now(), name)
+}
+
+// sampleAt returns the event that Sample would have returned at that time.
+func sampleAt(at time.Time, name string) mailtrapwebhook.Event {
 	names := make([]string, len(sampleMembers))
 	for i, s := range sampleMembers {
 		if s.name == name {
-			return newSample(s.name, s.members)
+			return newSample(s.name, s.members, at)
 		}
 		names[i] = strconv.Quote(s.name)
 	}
@@ -85,11 +90,10 @@ func Sample(name string) mailtrapwebhook.Event {
 }
 
 // newSample decodes the event from its text, so that Raw and Key are right.
-func newSample(name, members string) mailtrapwebhook.Event {
-	now := time.Now()
+func newSample(name, members string, at time.Time) mailtrapwebhook.Event {
 	text := strings.NewReplacer(
-		"$now", strconv.FormatInt(now.Unix(), 10),
-		"$milliseconds", strconv.FormatInt(now.UnixMilli(), 10),
+		"$now", strconv.FormatInt(at.Unix(), 10),
+		"$milliseconds", strconv.FormatInt(at.UnixMilli(), 10),
 		"$message", randomUUID(),
 		"$event", randomUUID(),
 		"$id", randomID(),

@@ -56,6 +56,7 @@ func (run *receiverTest) checkAgain(t *testing.T) {
 type subtest struct {
 	*testing.T
 	*receiverTest
+	now      time.Time // of all events, so that none is older than another
 	server   *httptest.Server
 	midway   atomic.Pointer[func() error] // see onBody
 	ended    atomic.Int32                 // requests
@@ -64,7 +65,7 @@ type subtest struct {
 }
 
 func (run *receiverTest) newSubtest(t *testing.T) *subtest {
-	s := &subtest{T: t, receiverTest: run}
+	s := &subtest{T: t, receiverTest: run, now: time.Now().Truncate(time.Second)}
 	s.server = httptest.NewServer(s)
 	t.Cleanup(func() {
 		closed := make(chan bool)
@@ -255,10 +256,13 @@ func answer(result Result) string {
 func (t *subtest) fresh(n int) []mailtrapwebhook.Event {
 	events := make([]mailtrapwebhook.Event, n)
 	for i := range events {
-		events[i] = Sample(t.kinds[0])
+		events[i] = t.sample(t.kinds[0])
 	}
 	return events
 }
+
+// sample returns a new event of the kind.
+func (t *subtest) sample(kind string) mailtrapwebhook.Event { return sampleAt(t.now, kind) }
 
 // await waits until each event has had its effect. It returns those that have
 // none.

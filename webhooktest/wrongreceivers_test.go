@@ -633,12 +633,10 @@ func rememberFew(n int) func(p *plainReceiver) {
 
 // skipOlder handles no event that is older than one that came before it.
 func skipOlder(p *plainReceiver) {
-	newest := int64(0) // in seconds, since only inbound events have milliseconds
-
-	// handleOnce holds the lock.
-	p.act = func(ev mailtrapwebhook.Event) {
-		if ev.Time().Unix() >= newest {
-			newest = ev.Time().Unix()
+	var newest time.Time
+	p.act = func(ev mailtrapwebhook.Event) { // handleOnce holds the lock
+		if !ev.Time().Before(newest) {
+			newest = ev.Time()
 			p.add(ev)
 		}
 	}
