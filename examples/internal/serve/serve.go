@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -148,7 +149,7 @@ func (s *Server) ask() *question {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 			defer cancel()
-			q.err = s.Ready(ctx)
+			q.err = s.askReady(ctx)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.logChange(q.err)
@@ -157,6 +158,17 @@ func (s *Server) ask() *question {
 		}()
 	}
 	return s.asking
+}
+
+// askReady turns a panic into an error. Its goroutine is not one of net/http's,
+// so a panic would end the process.
+func (s *Server) askReady(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("Ready panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return s.Ready(ctx)
 }
 
 // logChange logs the first answer of the store after others of the other kind.

@@ -111,6 +111,17 @@ func TestStoreThatHangsIsNotReady(t *testing.T) {
 	require.Less(t, time.Since(began), 10*readyTimeout)
 }
 
+func TestStoreThatPanicsIsNotReady(t *testing.T) {
+	var pool *sync.Map // a store that was not set up
+	url, _ := start(t, t.Context(), &Server{
+		Webhook: answer(http.StatusOK),
+		Ready:   func(context.Context) error { pool.Clear(); return nil },
+		Logger:  slog.New(slog.DiscardHandler),
+	})
+	status, _ := get(t, url+"/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+}
+
 // However many strangers probe, the store has one question at a time.
 func TestProbesShareAQuestion(t *testing.T) {
 	var open, most atomic.Int32
