@@ -24,6 +24,7 @@ import (
 )
 
 func TestHandlerBodyLimit(t *testing.T) {
+	t.Parallel()
 	for _, limit := range []int{500, 64 << 10, 64<<10 + 1, 200_000} {
 		for _, length := range []int{limit - 1, limit, limit + 1, 2 * limit} {
 			for name, edit := range map[string]requestEdit{"Content-Length": func(*http.Request) {}, "chunked": inChunks} {
@@ -85,6 +86,7 @@ func TestBodyThatNeverComes(t *testing.T) {
 }
 
 func TestHandlerCutsSlowBodies(t *testing.T) {
+	t.Parallel()
 	const never = 20 * time.Second
 	tests := []struct {
 		name    string
@@ -139,6 +141,7 @@ func TestHandlerCutsSlowBodies(t *testing.T) {
 // net/http reads a body before it answers over HTTP/1.1, so a refusal must bound
 // that reading too.
 func TestHandlerRefusesSlowBodiesInTime(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		h    *mw.Handler
@@ -164,6 +167,7 @@ func TestHandlerRefusesSlowBodiesInTime(t *testing.T) {
 
 // The answer does not wait for an unwanted body, even when Timeout is over.
 func TestHandlerAnswersAfterSlowGuards(t *testing.T) {
+	t.Parallel()
 	for name, serverTimeout := range map[string]time.Duration{"no ReadTimeout": 0, "a long ReadTimeout": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -478,6 +482,7 @@ func aborting(body []byte) func(*loadRig) int {
 // A Handler that kept memory would in the end let nothing pass. One that gave
 // memory back twice would have no bound.
 func TestHandlerGivesBackWhatItTook(t *testing.T) {
+	t.Parallel()
 	full := padded("a", loadLimit)
 	broken := append(brokenBody(), bytes.Repeat([]byte(" "), loadLimit-len(brokenBody()))...)
 	half := rawRequest("1.1", full[:loadLimit/2], loadLimit)

@@ -26,6 +26,7 @@ import (
 )
 
 func TestHandlerAnswers(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		h     *mw.Handler

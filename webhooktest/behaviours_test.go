@@ -3,6 +3,7 @@ package webhooktest
 import (
 	"maps"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +18,11 @@ func TestReceiverFailsWrongReceivers(t *testing.T) {
 	var mu sync.Mutex
 	outputs := make(map[string]string)
 	var all sync.WaitGroup
+	running := make(chan struct{}, 4*runtime.GOMAXPROCS(0)) // of more, each has too little time
 	for name := range wrongReceivers {
+		running <- struct{}{}
 		all.Go(func() { // a process of its own, since a failing subtest fails its test
+			defer func() { <-running }()
 			output := failingTest(t, name)
 			mu.Lock()
 			defer mu.Unlock()

@@ -83,12 +83,12 @@ var wrongConcurrentDeduplicators = []wrongDeduplicator{
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				select {
-				case <-ctx.Done():
+				if deadline, _ := ctx.Deadline(); time.Until(deadline) < callLimit/2 {
+					<-ctx.Done()
 					return nil
-				case <-time.After(30 * time.Millisecond):
-					return m.rightCommit(context.WithoutCancel(ctx), keys)
 				}
+				time.Sleep(5 * time.Millisecond)
+				return m.rightCommit(ctx, keys)
 			}
 		}},
 }

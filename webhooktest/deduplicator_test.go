@@ -18,6 +18,7 @@ import (
 func init() { shortLease = 100 * time.Millisecond }
 
 func TestRightDeduplicators(t *testing.T) {
+	t.Parallel()
 	stores := map[string]func() mailtrapwebhook.Deduplicator{
 		"MemoryDeduplicator": func() mailtrapwebhook.Deduplicator { return new(mailtrapwebhook.MemoryDeduplicator) },
 		"mapStore":           func() mailtrapwebhook.Deduplicator { return newMapStore() },
@@ -84,6 +85,7 @@ func TestWrongDeduplicators(t *testing.T) {
 }
 
 func testWrongDeduplicators(t *testing.T) {
+	shortLease = 500 * time.Millisecond // longer than a busy machine stops a goroutine for
 	leaseLimit, callLimit = time.Second, time.Second
 	tests := make(map[string]func(*subject))
 	for _, tt := range dedupTests() {
@@ -253,7 +255,7 @@ var wrongDeduplicators = []wrongDeduplicator{
 			}
 		}},
 	{"rounds leases down to whole seconds", "a lease ends",
-		"a lease of 100ms ended after", func(m *mapStore) {
+		"a lease of 500ms ended after", func(m *mapStore) {
 			m.reserve = func(ctx context.Context, keys []string, lease time.Duration) (reservations, error) {
 				return m.rightReserve(ctx, keys, lease.Truncate(time.Second))
 			}

@@ -12,6 +12,7 @@ import (
 )
 
 func TestReceiverPassesRightReceivers(t *testing.T) {
+	t.Parallel()
 	for name, newReceiver := range rightReceivers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,6 +37,7 @@ func TestReceiverWaitsForASlowKind(t *testing.T) {
 }
 
 func TestReceiverOfOneFormatPassesWithoutTheOther(t *testing.T) {
+	t.Parallel()
 	require.Regexp(t, "^PASS\n", failingTest(t, "reads an envelope only", "-test.skip=TestFailing/JSON_Lines"))
 	require.Regexp(t, "^PASS\n", failingTest(t, "reads lines only", "-test.skip=TestFailing/JSON$"))
 }
