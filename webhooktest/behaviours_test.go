@@ -18,7 +18,7 @@ func TestReceiverFailsWrongReceivers(t *testing.T) {
 	var mu sync.Mutex
 	outputs := make(map[string]string)
 	var all sync.WaitGroup
-	running := make(chan struct{}, 4*runtime.GOMAXPROCS(0)) // of more, each has too little time
+	running := make(chan struct{}, 8*runtime.GOMAXPROCS(0)) // of more, each has too little time
 	for name := range wrongReceivers {
 		running <- struct{}{}
 		all.Go(func() { // a process of its own, since a failing subtest fails its test

@@ -28,7 +28,7 @@ func TestReceiverWaitsForASlowKind(t *testing.T) {
 	acted := 0
 	p.act = func(ev mailtrapwebhook.Event) { // handleOnce holds the lock
 		if acted++; acted <= 3 { // the first delivery
-			time.AfterFunc(1200*time.Millisecond, func() { p.add(ev) })
+			time.AfterFunc(400*time.Millisecond, func() { p.add(ev) })
 			return
 		}
 		p.add(ev)

@@ -92,6 +92,7 @@ func TestInfo(t *testing.T) {
 }
 
 func TestErrorsOfTheAPISayWhatToDo(t *testing.T) {
+	t.Parallel()
 	l := startListen(t, testSecret)
 	for _, test := range []struct {
 		method, path, body string

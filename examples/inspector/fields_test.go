@@ -107,6 +107,7 @@ func TestWhatIsShownOfALargeDeliveryIsBounded(t *testing.T) {
 }
 
 func TestTheFieldsOfAnEventAreBounded(t *testing.T) {
+	t.Parallel()
 	for _, event := range []string{
 		`{"event":"open"` + strings.Repeat(`,"x":1`, 500_000) + "}",
 		`{"event":"open","custom_variables":{"a":1` + strings.Repeat(`,"x":1`, 500_000) + "}}",

@@ -46,6 +46,7 @@ func (s *testStream) follow(t *testing.T, run string) (attempts []attemptMessage
 }
 
 func TestEachFaultIsSentAndTold(t *testing.T) {
+	t.Parallel()
 	l := startListen(t, testSecret)
 	s := openStream(t, l, "")
 	for _, test := range []struct {

@@ -181,7 +181,7 @@ func hostile(size int) map[string]string {
 
 // The Handler calls Mismatch for what strangers send, so nothing may make it slow.
 func TestMismatchBoundsItsWork(t *testing.T) {
-	size, most := 1<<18, 10*time.Second // of which a busy machine may need some
+	size, most := 1<<17, 10*time.Second // of which a busy machine may need some
 	if os.Getenv("MAILTRAPWEBHOOK_FULL") != "" {
 		size = 8 << 20
 	}

@@ -351,6 +351,7 @@ func TestLogsWhatTheServerSays(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
+	t.Parallel()
 	closed := false
 	Close(func() { closed = true })
 	require.True(t, closed)
