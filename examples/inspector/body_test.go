@@ -119,7 +119,7 @@ func Test64SendersAtOnce(t *testing.T) {
 	all.Wait()
 	require.Positive(t, counts[200])
 	require.Equal(t, senders, counts[200]+counts[503]+counts[0], counts)
-	require.Eventually(t, func() bool { return in.bodies.take(maxInFlight) }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return in.bodies.take(maxInFlight) }, 10*time.Second, time.Millisecond)
 }
 
 // A waitingReader returns its rest when until is closed.

@@ -135,9 +135,6 @@ func TestHugeBodies(t *testing.T) {
 		eval[any](p, `document.querySelector("#panel .code").scrollTop = 1e9, 1`)
 		p.button("#detail", "Bytes")
 		p.wait(`document.querySelectorAll("#panel .hex").length > 0`)
-		began := time.Now()
-		p.wait("1")
-		require.Less(t, time.Since(began), time.Second)
 		require.Less(t, p.count("#panel *"), 20_000)
 		p.click("#tab-Events")
 	}
