@@ -157,8 +157,7 @@ func (e *valueEnd) find(text []byte) (size int) {
 
 // more reads more into the buffer and reports whether there was any. It
 // discards what has been passed and is not held, and so changes all indexes of
-// buf.
-// Indexes of rest stay as they are.
+// buf. Indexes of rest stay as they are.
 func (in *input) more() bool {
 	if in.src == nil || in.srcErr != nil {
 		return false

@@ -443,7 +443,7 @@ func (t *subtest) handlesEveryKind() {
 // later still.
 func (t *subtest) handlesOld() {
 	then := t.now.Add(-3 * time.Hour)
-	events := []mailtrapwebhook.Event{sampleAt(then, t.kinds[0]), sampleAt(then, t.kinds[0])}
+	events := []mailtrapwebhook.Event{sampleAt(t.kinds[0], then), sampleAt(t.kinds[0], then)}
 	t.mustDeliver(t.mailtrap(), "a delivery of events that are three hours old", events...)
 	t.wantOnce("handle an event however old it is, and after newer ones,"+
 		" because Mailtrap repeats a delivery for hours and keeps no order", repeatsEvents, events...)

@@ -23,6 +23,7 @@ type Receiver struct {
 	// as the number of rows or emails that it led to. Look the event up by
 	// its Key, or by its name and ids together: events may share an id. Leave
 	// out the EventID of inbound mail, which may change in a retry.
+	//
 	// Count returns 0 for an event that Handler has not seen, and a negative
 	// number if Handler ignores all events of its kind. It is called while
 	// Handler runs. Required.

@@ -74,11 +74,11 @@ func Samples() []mailtrapwebhook.Event {
 // bounce", "activity_log.user.login" or "inbound.message_received". It panics
 // if no sample has the name.
 func Sample(name string) mailtrapwebhook.Event {
-	return sampleAt(time.Now(), name)
+	return sampleAt(name, time.Now())
 }
 
 // sampleAt returns the event that Sample would have returned at that time.
-func sampleAt(at time.Time, name string) mailtrapwebhook.Event {
+func sampleAt(name string, at time.Time) mailtrapwebhook.Event {
 	names := make([]string, len(sampleMembers))
 	for i, s := range sampleMembers {
 		if s.name == name {

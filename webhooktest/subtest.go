@@ -262,7 +262,7 @@ func (t *subtest) fresh(n int) []mailtrapwebhook.Event {
 }
 
 // sample returns a new event of the kind.
-func (t *subtest) sample(kind string) mailtrapwebhook.Event { return sampleAt(t.now, kind) }
+func (t *subtest) sample(kind string) mailtrapwebhook.Event { return sampleAt(kind, t.now) }
 
 // await waits until each event has had its effect. It returns those that have
 // none.

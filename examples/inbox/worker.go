@@ -41,6 +41,7 @@ const (
 // A workFunc does the work for an event. The rows that it writes in tx are
 // written exactly once. After an error all of that is rolled back, and the work
 // is tried again later.
+//
 // Return river.JobCancel(err) if no retry helps: the job then waits for you at
 // once. River stores the texts of errors: keep addresses out of them.
 //

@@ -165,7 +165,7 @@ func (s *Server) ask() *question {
 func (s *Server) askReady(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the question panicked: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("asking the store panicked: %v\n%s", p, debug.Stack())
 		}
 	}()
 	return s.Ready(ctx)
