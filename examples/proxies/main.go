@@ -12,9 +12,10 @@
 //
 // The program believes what proxies on the same machine say about the client.
 // With -trust, name the addresses that other proxies connect from, and no
-// others. A client of the Unix socket counts as 127.0.0.1. The program's group can connect: let the
-// proxy's user, such as www-data, be in it. While one program has the socket,
-// another does not start there. The file beside it that ends in .lock stays.
+// others. A client of the Unix socket counts as 127.0.0.1. The program's group
+// can connect: let the proxy's user, such as www-data, be in it. While one
+// program has the socket, another does not start there. The file beside it that
+// ends in .lock stays.
 //
 // At SIGTERM /readyz answers 503 first. The program takes deliveries for 5 more
 // seconds (-drain), answers those that have begun, and ends within 35 seconds.

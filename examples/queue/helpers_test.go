@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 	"github.com/mailtrapwebhook/mailtrapwebhook/webhooktest"
 )
 
@@ -61,7 +62,7 @@ func TestMain(m *testing.M) {
 }
 
 func environment(secret string) func(string) string {
-	return func(name string) string { return map[string]string{secretVariable: secret}[name] }
+	return func(name string) string { return map[string]string{serve.SecretVariable: secret}[name] }
 }
 
 // bounce returns the text of an event with this message id.
@@ -236,7 +237,7 @@ type process struct {
 func startProcess(t testing.TB, role string, readyLine *regexp.Regexp, args ...string) (_ *process, ready string) {
 	t.Helper()
 	p := &process{cmd: exec.Command(os.Args[0], args...), ready: make(chan string, 1), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), roleVariable+"="+role, secretVariable+"="+testSecret)
+	p.cmd.Env = append(os.Environ(), roleVariable+"="+role, serve.SecretVariable+"="+testSecret)
 	_, err := p.cmd.StdinPipe() // closes when this process ends
 	require.NoError(t, err)
 	output, err := p.cmd.StderrPipe()

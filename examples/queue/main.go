@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "queue: %s (-h shows the usage)\n", err)
 		return exitUsage
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger := slog.New(slog.NewTextHandler(stderr, serve.LogOptions()))
 	if opts.decides() {
 		err = decide(ctx, opts, stdout, logger)
 	} else {

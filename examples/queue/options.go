@@ -5,13 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/mailtrapwebhook/mailtrapwebhook"
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/serve"
 )
-
-const secretVariable = "MAILTRAP_SIGNING_SECRET"
 
 type options struct {
 	verifier *mailtrapwebhook.Verifier
@@ -44,7 +42,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(stderr)
 		fmt.Fprintf(stderr, "Usage of queue; %s must hold the webhook's signing secret,"+
-			" or those of several webhooks with commas between:\n", secretVariable)
+			" or those of several webhooks with commas between:\n", serve.SecretVariable)
 		flags.PrintDefaults()
 		return opts, err
 	case err != nil:
@@ -58,17 +56,13 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	if opts.decides() {
 		return opts, nil // needs no secret
 	}
-	opts.verifier, err = mailtrapwebhook.NewVerifier(strings.Split(getenv(secretVariable), ",")...)
-	if err != nil {
-		return opts, fmt.Errorf("a signing secret is missing or blank: set %s to the webhook's signing secret,"+
-			" or to those of several webhooks with commas between", secretVariable)
-	}
-	return opts, nil
+	opts.verifier, err = serve.NewVerifier(getenv(serve.SecretVariable))
+	return opts, err
 }
 
 func (o *options) define(flags *flag.FlagSet) {
-	flags.StringVar(&o.listen, "listen", ":8080", "receive deliveries on this `address`, at any path")
-	flags.StringVar(&o.metrics, "metrics", "127.0.0.1:9464",
+	serve.AddressVar(flags, &o.listen, "listen", ":8080", "receive deliveries on this `address`, at any path")
+	serve.AddressVar(flags, &o.metrics, "metrics", "127.0.0.1:9464",
 		"serve /metrics, /healthz and /readyz on this `address`, which must not be public")
 	flags.DurationVar(&o.unready, "unready", defaultUnready,
 		"at the end, receive for this `time` after /readyz says no, so that load balancers notice")
