@@ -115,9 +115,9 @@ func clientOf(path string) *http.Client {
 }
 
 // A second program does not start on the socket of one that runs, and leaves
-// the socket to it.
+// the socket to it. No other test runs beside this one: a child process that it
+// starts has the lock, too, until its exec, and would keep the next program out.
 func TestSecondProgramDoesNotStart(t *testing.T) {
-	t.Parallel()
 	path := filepath.Join(shortDir(t), "socket")
 	args := []string{"-listen", "unix:" + path, "-drain", "0"}
 	start := func() (end func() int) {
