@@ -28,10 +28,16 @@ func lockSocket(path string) (*os.File, error) {
 	return lock, nil
 }
 
+// unlock releases a lock. To close the file is not enough: a child process has a
+// copy of it between fork and exec.
+func unlock(lock *os.File) error {
+	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
+}
+
 // A lockedListener holds the lock of its socket until the socket is removed.
 type lockedListener struct {
 	net.Listener
 	lock *os.File
 }
 
-func (l *lockedListener) Close() error { return errors.Join(l.Listener.Close(), l.lock.Close()) }
+func (l *lockedListener) Close() error { return errors.Join(l.Listener.Close(), unlock(l.lock)) }

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,9 +117,9 @@ func clientOf(path string) *http.Client {
 }
 
 // A second program does not start on the socket of one that runs, and leaves
-// the socket to it. No other test runs beside this one: a child process that it
-// starts has the lock, too, until its exec, and would keep the next program out.
+// the socket to it.
 func TestSecondProgramDoesNotStart(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(shortDir(t), "socket")
 	args := []string{"-listen", "unix:" + path, "-drain", "0"}
 	start := func() (end func() int) {
@@ -153,6 +155,34 @@ func TestSecondProgramDoesNotStart(t *testing.T) {
 	require.FileExists(t, path)
 	require.NoError(t, foreign.Close())
 	require.Zero(t, start()())
+}
+
+// A child process has a copy of the lock until its exec. It must not keep the
+// next program out.
+func TestLockEndsWhileChildrenStart(t *testing.T) {
+	t.Parallel()
+	stop := make(chan struct{})
+	var starters sync.WaitGroup
+	for range 4 {
+		starters.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command("true").Run()
+				}
+			}
+		})
+	}
+	defer starters.Wait()
+	defer close(stop)
+	path := "unix:" + filepath.Join(shortDir(t), "socket")
+	for range 200 {
+		listener, err := listen(path)
+		require.NoError(t, err)
+		require.NoError(t, listener.Close())
+	}
 }
 
 // ask returns an error unless a program answers on a Unix socket.
@@ -196,13 +226,14 @@ func TestOneOfManyListens(t *testing.T) {
 	}
 }
 
-// leaveSocket leaves a socket at path, as a program does that is killed.
+// leaveSocket leaves a socket at path, as a program does that is killed. It never
+// listens: a child process would have a copy of the listener until its exec.
 func leaveSocket(t *testing.T, path string) {
 	t.Helper()
-	killed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	killed.SetUnlinkOnClose(false)
-	require.NoError(t, killed.Close())
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}))
+	require.NoError(t, syscall.Close(fd))
 }
 
 type lockedBuffer struct {

@@ -61,7 +61,7 @@ func listen(address string) (net.Listener, error) {
 	}
 	listener, err := listenUnix(path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot listen on %s: %w", path, err), lock.Close())
+		return nil, errors.Join(fmt.Errorf("cannot listen on %s: %w", path, err), unlock(lock))
 	}
 	return &lockedListener{listener, lock}, nil
 }
