@@ -198,6 +198,7 @@ func (in *inspector) open(v view, hash string) *tab {
 	p.wait(`document.getElementById("live").textContent === "live"`)
 	p.wait(`document.getElementById("rows").hidden || document.querySelector("#rows [role=option]")`)
 	p.wait(`!document.getElementById("total").textContent.includes("Loading")`)
+	p.wait(`document.getElementById("plot").ariaBusy === "false"`) // its legend moves what is below it
 	in.t.Cleanup(p.checkQuiet)
 	return p
 }
@@ -215,10 +216,12 @@ func eval[T any](p *tab, expression string) T {
 	return value
 }
 
+// patience is for a machine with other work to do.
+const patience = 20 * time.Second
+
 // wait waits until a condition of JavaScript holds.
 func (p *tab) wait(condition string) {
 	p.t.Helper()
-	const patience = 20 * time.Second // on a machine with other work to do
 	deadline := time.Now().Add(patience)
 	for {
 		if eval[bool](p, "Boolean("+condition+")") {
@@ -259,7 +262,7 @@ func (p *tab) count(selector string) int {
 // click clicks the first element that matches, where a person would.
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	require.NoError(p.t, chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible)), selector)
 }

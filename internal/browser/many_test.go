@@ -1,8 +1,11 @@
 package browser
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
@@ -113,12 +116,43 @@ func TestNewDeliveriesDoNotMoveWhatIsRead(t *testing.T) {
 	p := in.open(wide, "")
 	eval[any](p, `document.getElementById("rows").scrollTop = 1020`)
 	p.wait(`document.querySelector("#rows [data-id='70']")`)
-	place := func(id int) float64 {
-		return eval[float64](p, fmt.Sprintf(`document.querySelector("#rows [data-id='%d']").getBoundingClientRect().top`, id))
-	}
-	before := place(70)
+	before := p.placeOf(70)
 	in.flood(3)
 	p.waitText("#total", "103 deliveries")
 	p.wait(`document.querySelector("#rows [data-id='70']")?.getAttribute("aria-posinset") === "34"`)
-	require.InDelta(t, before, place(70), 1)
+	require.InDelta(t, before, p.placeOf(70), 1)
+}
+
+// A delivery passes the filter only when it is answered. Then it takes its place
+// below a later one.
+func TestLateAnswersDoNotMoveWhatIsRead(t *testing.T) {
+	arrived, release := make(chan bool), make(chan bool)
+	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if bytes.Contains(body, []byte("unsubscribe")) {
+			arrived <- true
+			<-release
+		}
+	}))
+	t.Cleanup(app.Close)
+	in := start(t, "-forward", app.URL)
+	in.flood(100)
+	p := in.open(wide, "#status=200")
+	eval[any](p, `document.getElementById("rows").scrollTop = 1020`)
+	p.wait(`document.querySelector("#rows [data-id='70']")`)
+	before := p.placeOf(70)
+	answered := make(chan int)
+	go func() { answered <- in.post(secret, samples(asJSON, "unsubscribe")) }()
+	<-arrived
+	in.flood(3)
+	close(release)
+	require.Equal(t, http.StatusOK, <-answered)
+	p.wait(`document.querySelector("#rows [data-id='70']")?.getAttribute("aria-posinset") === "35"`)
+	require.InDelta(t, before, p.placeOf(70), 1)
+}
+
+// placeOf returns how far below the window's edge a row of the list is.
+func (p *tab) placeOf(id int) float64 {
+	p.t.Helper()
+	return eval[float64](p, fmt.Sprintf(`document.querySelector("#rows [data-id='%d']").getBoundingClientRect().top`, id))
 }

@@ -78,6 +78,7 @@ export class Chart {
     this.nodes.from.textContent = clock(new Date(this.data[0].at)).slice(0, 5);
     this.nodes.to.textContent = clock(new Date(this.data.at(-1).at)).slice(0, 5);
     this.drawLegend();
+    this.nodes.plot.setAttribute("aria-busy", !this.minutes.loaded);
   }
 
   drawColumn({ node, stack, title }, i, top) {

@@ -4,8 +4,8 @@
 import * as api from "./api.js";
 
 export class Deliveries {
-  // changed(above) is called after each change, with the number of rows that
-  // were added at the top.
+  // changed(at, by) is called after each change. by is 1 if row at is new, -1 if
+  // it is gone, and 0 if neither.
   constructor(changed) {
     this.changed = changed;
     this.rows = [];
@@ -42,7 +42,7 @@ export class Deliveries {
       if (turn !== this.turn) return;
       this.error = error.message;
     }
-    this.changed(0);
+    this.changed(0, 0);
   }
 
   append(page) {
@@ -71,7 +71,7 @@ export class Deliveries {
       this.more = false;
     }
     this.waiting = undefined;
-    this.changed(0);
+    this.changed(0, 0);
   }
 
   // stream takes a summary from the stream: a new delivery, or one that was
@@ -87,12 +87,11 @@ export class Deliveries {
       return;
     }
     this.came.push(summary);
-    const above = this.take(summary);
-    this.changed(above);
+    const { at, by } = this.take(summary);
+    this.changed(at, by);
   }
 
-  // take puts a summary in its place. It returns 1 if it is a new row at the
-  // top.
+  // take puts a summary in its place. It returns what changed is to hear.
   take(summary) {
     const id = Number(summary.id);
     const known = this.ids.get(id);
@@ -103,21 +102,21 @@ export class Deliveries {
         this.ids.delete(id);
         this.total--;
       }
-      return 0;
+      return { at, by: known ? -1 : 0 };
     }
     this.ids.set(id, summary);
     if (known) {
       this.rows[at] = summary;
-      return 0;
+      return { at, by: 0 };
     }
     // Behind the rows that are loaded there may be others: a page brings them.
     if (at === this.rows.length && this.more) {
       this.ids.delete(id);
-      return 0;
+      return { at, by: 0 };
     }
     this.rows.splice(at, 0, summary);
     this.total++;
-    return at === 0 ? 1 : 0;
+    return { at, by: 1 };
   }
 
   // place returns where a new id belongs. It is near the top nearly always.

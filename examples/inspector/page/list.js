@@ -13,7 +13,8 @@ export class List {
     this.nodes = nodes; // rows, total, nothing, none
     this.cursor = "";
     this.drawn = new WeakMap(); // summary: its row
-    this.deliveries = new Deliveries((above) => this.changed(above));
+    this.changes = []; // since the last frame
+    this.deliveries = new Deliveries((at, by) => this.changed(at, by));
     this.window = new Windowed(nodes.rows, (i) => this.row(i));
     this.window.onRender = (first, end) => {
       this.deliveries.need(end - 1);
@@ -28,15 +29,15 @@ export class List {
     if (state.id !== this.cursor) this.follow(state.id);
   }
 
-  changed(above) {
+  changed(at, by) {
     const { rows, total, nothing, none } = this.nodes;
     const { total: n, ready, error } = this.deliveries;
-    this.above = (this.above || 0) + above;
+    if (by) this.changes.push({ at, by });
     // A hundred deliveries in one frame are laid out once.
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
-      this.window.resize(this.deliveries.total, this.above);
-      this.above = 0;
+      this.window.resize(this.deliveries.total, this.changes);
+      this.changes = [];
     });
     total.textContent = error || (ready ? count(n, filtered() ? "match" : "delivery") : "Loading\u2026");
     total.classList.toggle("bad", Boolean(error));

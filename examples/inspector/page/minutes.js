@@ -25,9 +25,10 @@ export class Minutes {
       const page = await api.page(everything, before);
       if (turn !== this.turn) return;
       for (const summary of page.deliveries) this.add(summary);
-      this.changed();
       const last = page.deliveries.at(-1);
-      if (!page.more || !last || Date.parse(last.receivedAt) < this.start()) return;
+      this.loaded = !page.more || !last || Date.parse(last.receivedAt) < this.start();
+      this.changed();
+      if (this.loaded) return;
       before = last.id;
     }
   }
