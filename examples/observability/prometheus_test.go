@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // fromDebian returns the path of a program from the Debian package prometheus.
@@ -89,10 +90,9 @@ func startPrometheus(t *testing.T, p *program) *prometheusServer {
 // say which port it chose for port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := servers.FreePort()
 	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
+	return "127.0.0.1:" + port
 }
 
 // get decodes the data of the API's answer.

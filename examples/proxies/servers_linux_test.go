@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -13,12 +12,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 // aWhile is how long a test waits for something that comes at once.
@@ -184,11 +184,14 @@ func startProxy(t *testing.T, k kind, s setup) *proxy {
 		}
 	})
 	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", net.JoinHostPort("::1", p.port))
-		if err == nil {
+		for _, host := range []string{"127.0.0.1", "::1"} { // a proxy may listen on one a little later
+			conn, err := net.Dial("tcp", net.JoinHostPort(host, p.port))
+			if err != nil {
+				return len(ended) > 0
+			}
 			conn.Close()
 		}
-		return err == nil || len(ended) > 0
+		return true
 	}, aWhile, 10*time.Millisecond)
 	require.Empty(t, ended, "%s has ended: %s", k.name, p.read(t, output))
 	return p
@@ -232,24 +235,11 @@ func hurried(config string) string {
 	})
 }
 
-// nextPort is below the ports that the system chooses, so that no connection
-// takes one meanwhile. It begins anywhere, for tests that run at the same time.
-var nextPort atomic.Int32
-
-func init() { nextPort.Store(20_000 + rand.Int32N(10_000)) }
-
-// freePort returns a port that nobody listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(int(nextPort.Add(1)))
-		if listener, err := net.Listen("tcp", ":"+port); err == nil {
-			listener.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+	port, err := servers.FreePort()
+	require.NoError(t, err)
+	return port
 }
 
 // shortDir returns a directory for sockets, whose paths have at most 107 bytes.

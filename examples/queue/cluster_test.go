@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +19,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	testservers "github.com/mailtrapwebhook/mailtrapwebhook/examples/internal/servers"
 )
 
 const clusterMaxBytes = 64 << 20
@@ -76,7 +75,7 @@ func TestProgramGoesOnWithTwoOfThreeServers(t *testing.T) {
 
 func TestDeliveryIsRefusedWhileTheServersAreAway(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePorts(t, 1)[0]
+	dir, port := t.TempDir(), freePort(t)
 	node, url := startNode(t, "alone", dir, port)
 	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes))
 	require.Equal(t, http.StatusOK, post(t, program.address, envelope(bounce("m-1")), testSecret))
@@ -153,9 +152,10 @@ type cluster map[string]node
 // stream.
 func startCluster(t testing.TB) cluster {
 	t.Helper()
-	ports := freePorts(t, 3)
-	var routes []string
-	for _, port := range ports {
+	var ports, routes []string
+	for range 3 { // they must know each other's ports before they start
+		port := freePort(t)
+		ports = append(ports, port)
 		routes = append(routes, "nats-route://127.0.0.1:"+port)
 	}
 	nodes := make(cluster)
@@ -200,31 +200,13 @@ func leaderOf(t testing.TB, q *queue) (leader string) {
 	return leader
 }
 
-// freePorts returns ports that nobody listens on and that no other call
-// returns. The servers of a cluster must know each other's ports before they
-// start. The kernel gives out higher ports by itself, so these stay free
-// meanwhile.
-func freePorts(t testing.TB, n int) (ports []string) {
+// freePort returns a port that nobody listens on.
+func freePort(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		port := strconv.Itoa(10_000 + int(nextPort.Add(1))%20_000)
-		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
-		if err != nil {
-			continue
-		}
-		require.NoError(t, listener.Close())
-		if ports = append(ports, port); len(ports) == n {
-			return ports
-		}
-	}
-	t.Fatal("there are no free ports")
-	return nil
+	port, err := testservers.FreePort()
+	require.NoError(t, err)
+	return port
 }
-
-// nextPort begins at a random port, because other tests run at the same time.
-var nextPort atomic.Int32
-
-func init() { nextPort.Store(rand.Int32N(20_000)) }
 
 // startNode starts a NATS server in a process of its own and returns its URL.
 // The port -1 means any free port.

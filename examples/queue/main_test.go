@@ -252,7 +252,7 @@ func TestDirectoryServesOneProgramAtATime(t *testing.T) {
 
 func TestProbesSayWhetherTheProgramIsReady(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), freePorts(t, 1)[0]
+	dir, port := t.TempDir(), freePort(t)
 	node, url := startNode(t, "alone", dir, port)
 	program := startProgram(t, "-nats", url, "-max-bytes", strconv.Itoa(clusterMaxBytes), "-unready", "10s")
 	public, private := "http://"+program.address, "http://"+program.metrics

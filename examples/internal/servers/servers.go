@@ -67,7 +67,7 @@ func Redis(dir string) (*Server, error) { return startRedis(dir) }
 // RedisCluster starts a redis-server as a cluster of one node. It is as strict
 // about slots as a larger cluster.
 func RedisCluster(dir string) (*Server, error) {
-	busPort, err := freePort() // no other node will connect
+	busPort, err := FreePort() // no other node will connect
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +121,8 @@ func RedisSentinel(t *testing.T) (sentinel *Server) {
 // and clients of sentinels must be told. It ends with the test.
 func redisOnLoopback(t *testing.T, args ...string) *Server {
 	t.Helper()
-	port, portErr := freePort()
-	bus, busErr := freePort()
+	port, portErr := FreePort()
+	bus, busErr := FreePort()
 	if err := errors.Join(portErr, busErr); err != nil {
 		t.Fatal(err)
 	}
@@ -140,15 +140,6 @@ func redisOnLoopback(t *testing.T, args ...string) *Server {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port), nil
 }
 
 func startRedis(dir string, args ...string) (*Server, error) {

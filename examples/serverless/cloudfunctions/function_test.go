@@ -131,7 +131,9 @@ func testCmdIsReady(t *testing.T, file string) {
 
 func testCmdEndsAtTERM(t *testing.T, file string) {
 	program, base := startCmd(t, file)
-	require.Contains(t, program.Printed(t), "listening url="+base+"/MailtrapWebhook")
+	require.Eventually(t, func() bool {
+		return strings.Contains(program.Printed(t), "listening url="+base+"/MailtrapWebhook")
+	}, time.Minute, 10*time.Millisecond)
 	deliver(t, program, base+"/MailtrapWebhook", mailtrapwebhook.FormatJSON, "")
 
 	began := time.Now()
