@@ -90,7 +90,7 @@ func startListen(t *testing.T, secret string, args ...string) *listening {
 			l.url = m[1]
 		}
 		return l.url != "" || len(ended) > 0
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.NotEmpty(t, l.url, l.stderr.String())
 	return l
 }

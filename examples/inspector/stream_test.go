@@ -65,7 +65,7 @@ func (s *testStream) next(t *testing.T, event string, dst any) message {
 		require.Equal(t, event, m.event, string(m.data))
 		s.decode(t, m, dst)
 		return m
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		require.FailNow(t, "no message came", event)
 	}
 	return message{}
@@ -84,7 +84,7 @@ func (s *testStream) requireEnd(t *testing.T) {
 			if !ok {
 				return
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			require.FailNow(t, "the stream does not end")
 		}
 	}

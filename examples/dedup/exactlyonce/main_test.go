@@ -273,7 +273,7 @@ func TestEndsWithoutAnAnswer(t *testing.T) {
 	began := time.Now()
 	end()
 	require.Zero(t, <-ended)
-	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, time.Since(began), 20*time.Second)
 }
 
 // A database that takes connections and says nothing must not hold up the
