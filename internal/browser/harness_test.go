@@ -175,7 +175,7 @@ func (in *inspector) open(v view, hash string) *tab {
 	in.t.Helper()
 	ctx, closeTab := chromedp.NewContext(chromium)
 	in.t.Cleanup(closeTab)
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	in.t.Cleanup(cancel)
 	p := &tab{in.t, ctx, closeTab, &watch{origin: in.url}}
 	require.NoError(in.t, p.listen(ctx))
