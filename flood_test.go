@@ -401,6 +401,7 @@ func TestSlowClientsDoNotDelayOthers(t *testing.T) {
 // Without a read deadline only the client's next byte ends a late request, and
 // silence never does. The log says so once, not once a request.
 func TestSlowClientsWithoutReadDeadline(t *testing.T) {
+	t.Parallel()
 	const slow, timeout = 20, 100 * time.Millisecond
 	body := bodyOf("a")
 	for name, hidden := range map[string]bool{"hidden": true, "reachable": false} {
@@ -439,6 +440,7 @@ func TestSlowClientsWithoutReadDeadline(t *testing.T) {
 // Of ten times as many deliveries as there is room for, the Handler takes as
 // many as fit and refuses the others.
 func TestOverloadRefusesTheExcess(t *testing.T) {
+	t.Parallel()
 	const room = 16
 	tests := []struct {
 		name  string
