@@ -91,7 +91,7 @@ export class Deliveries {
     this.changed(at, by);
   }
 
-  // take puts a summary in its place. It returns what changed is to hear.
+  // take puts a summary in its place. It returns what to call changed with.
   take(summary) {
     const id = Number(summary.id);
     const known = this.ids.get(id);
