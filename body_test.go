@@ -376,7 +376,7 @@ func (l *loadRig) requireBudget(n, size int) {
 }
 
 // fault makes the part of the Handler that is named do what f does, but only
-// while l is armed.
+// while l is armed. A limit that is named becomes small.
 func (l *loadRig) fault(part string, f func() error) {
 	armed := func() error {
 		if l.armed.Load() {

@@ -138,17 +138,28 @@ func TestLateAnswersDoNotMoveWhatIsRead(t *testing.T) {
 	in := start(t, "-forward", app.URL)
 	in.flood(100)
 	p := in.open(wide, "#status=200")
-	eval[any](p, `document.getElementById("rows").scrollTop = 1020`)
-	p.wait(`document.querySelector("#rows [data-id='70']")`)
-	before := p.placeOf(70)
 	answered := make(chan int)
 	go func() { answered <- in.post(secret, samples(asJSON, "unsubscribe")) }()
 	<-arrived
 	in.flood(3)
+	p.waitText("#total", "103 matches")
+	eval[any](p, `document.getElementById("rows").scrollTop = 102`) // delivery 100 is the first that is seen
+	p.wait(`document.querySelector("#rows [data-id='100']")?.getAttribute("aria-posinset") === "4"`)
+	before := p.placeOf(100)
 	close(release)
 	require.Equal(t, http.StatusOK, <-answered)
-	p.wait(`document.querySelector("#rows [data-id='70']")?.getAttribute("aria-posinset") === "35"`)
-	require.InDelta(t, before, p.placeOf(70), 1)
+	p.wait(`document.querySelector("#rows [data-id='100']")?.getAttribute("aria-posinset") === "5"`)
+	require.InDelta(t, before, p.placeOf(100), 1)
+}
+
+func TestFirstEventsDoNotMoveTheList(t *testing.T) {
+	in := start(t)
+	p := in.open(wide, "")
+	const top = `document.getElementById("filters").getBoundingClientRect().top`
+	before := eval[float64](p, top)
+	in.post(secret, samples(asJSON, "bounce"))
+	p.wait(`document.querySelector("#legend li")`)
+	require.Equal(t, before, eval[float64](p, top))
 }
 
 // placeOf returns how far below the window's edge a row of the list is.

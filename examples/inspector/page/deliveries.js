@@ -4,8 +4,8 @@
 import * as api from "./api.js";
 
 export class Deliveries {
-  // changed(at, by) is called after each change. by is 1 if row at is new, -1 if
-  // it is gone, and 0 if neither.
+  // changed(at) is called after each change. at is the index of the row that is
+  // new, if one is.
   constructor(changed) {
     this.changed = changed;
     this.rows = [];
@@ -42,7 +42,7 @@ export class Deliveries {
       if (turn !== this.turn) return;
       this.error = error.message;
     }
-    this.changed(0, 0);
+    this.changed();
   }
 
   append(page) {
@@ -71,7 +71,7 @@ export class Deliveries {
       this.more = false;
     }
     this.waiting = undefined;
-    this.changed(0, 0);
+    this.changed();
   }
 
   // stream takes a summary from the stream: a new delivery, or one that was
@@ -87,11 +87,10 @@ export class Deliveries {
       return;
     }
     this.came.push(summary);
-    const { at, by } = this.take(summary);
-    this.changed(at, by);
+    this.changed(this.take(summary));
   }
 
-  // take puts a summary in its place. It returns what to call changed with.
+  // take puts a summary in its place. It returns the index if the row is new.
   take(summary) {
     const id = Number(summary.id);
     const known = this.ids.get(id);
@@ -102,21 +101,21 @@ export class Deliveries {
         this.ids.delete(id);
         this.total--;
       }
-      return { at, by: known ? -1 : 0 };
+      return undefined;
     }
     this.ids.set(id, summary);
     if (known) {
       this.rows[at] = summary;
-      return { at, by: 0 };
+      return undefined;
     }
     // Behind the rows that are loaded there may be others: a page brings them.
     if (at === this.rows.length && this.more) {
       this.ids.delete(id);
-      return { at, by: 0 };
+      return undefined;
     }
     this.rows.splice(at, 0, summary);
     this.total++;
-    return { at, by: 1 };
+    return at;
   }
 
   // place returns where a new id belongs. It is near the top nearly always.

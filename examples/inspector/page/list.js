@@ -13,8 +13,8 @@ export class List {
     this.nodes = nodes; // rows, total, nothing, none
     this.cursor = "";
     this.drawn = new WeakMap(); // summary: its row
-    this.changes = []; // since the last frame
-    this.deliveries = new Deliveries((at, by) => this.changed(at, by));
+    this.added = []; // the indexes of rows that came since the last frame, in turn
+    this.deliveries = new Deliveries((at) => this.changed(at));
     this.window = new Windowed(nodes.rows, (i) => this.row(i));
     this.window.onRender = (first, end) => {
       this.deliveries.need(end - 1);
@@ -29,15 +29,15 @@ export class List {
     if (state.id !== this.cursor) this.follow(state.id);
   }
 
-  changed(at, by) {
+  changed(at) {
     const { rows, total, nothing, none } = this.nodes;
     const { total: n, ready, error } = this.deliveries;
-    if (by) this.changes.push({ at, by });
+    if (at !== undefined) this.added.push(at);
     // A hundred deliveries in one frame are laid out once.
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
-      this.window.resize(this.deliveries.total, this.changes);
-      this.changes = [];
+      this.window.resize(this.deliveries.total, this.added);
+      this.added = [];
     });
     total.textContent = error || (ready ? count(n, filtered() ? "match" : "delivery") : "Loading\u2026");
     total.classList.toggle("bad", Boolean(error));

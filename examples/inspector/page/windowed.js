@@ -21,16 +21,16 @@ export class Windowed {
     return parseFloat(getComputedStyle(this.scroller).getPropertyValue("--row")) || 24;
   }
 
-  // resize sets the number of rows. changes says in turn where one came (by is
-  // 1) or went (-1). Those above what a person is reading move it, so scrolling
-  // makes up for them, except at the very top.
-  resize(count, changes = []) {
+  // resize sets the number of rows. added has the indexes at which rows came in,
+  // one after the other. Those above what a person is reading move it, so
+  // scrolling makes up for them, except at the very top.
+  resize(count, added = []) {
     this.count = count;
     const height = this.rowHeight();
     const { scrollTop } = this.scroller;
     const top = Math.floor(scrollTop / height);
     let above = 0;
-    for (const { at, by } of changes) if (at < top + above + Math.max(by, 0)) above += by;
+    for (const at of added) if (at <= top + above) above++;
     this.space.style.height = count * height + "px";
     if (above && scrollTop > height / 2) this.scroller.scrollTop = scrollTop + above * height;
     this.update();
